@@ -1,1 +1,10 @@
-//! Placeholder.
+//! Incremental SQL: deltas, arrangements, operators, the plan rewrite and the dataflow graph.
+//!
+//! The law of the crate: for every model `Q` and every sequence of input deltas `d1..dn`, the sum of the
+//! deltas that a [`Dataflow`] emits for `Q` equals `Q` run in batch ([`batch`]) over `d1 + .. + dn`, at the
+//! clock of the last epoch, row for row and weight for weight, whatever the cuts. This crate does not know
+//! sources, sinks or the network.
+
+pub mod delta;
+
+pub use delta::{Delta, Relation};
