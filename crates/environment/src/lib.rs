@@ -3,11 +3,16 @@
 //! Everything below the connectors reaches the machine only through an [`Environment`], so that a
 //! simulation can replace all of it and replay a run from one seed. This crate knows nothing else of Weir.
 
+mod real;
+mod simulated;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use simulated::{Operation, Simulator};
 
 /// Microseconds since 1970-01-01T00:00:00Z, the unit of every instant in Weir.
 pub type Micros = i64;
@@ -144,4 +149,18 @@ pub struct Environment {
     pub storage: Arc<dyn Storage>,
     /// Threads.
     pub spawn: Arc<dyn Spawn>,
+}
+
+impl Environment {
+    /// The machine itself: system clock, operating system's randomness, local files, threads.
+    pub fn real() -> Self {
+        real::environment()
+    }
+
+    /// A world in memory that forgets what was not synced when it crashes, and fails when it is told to. The
+    /// [`Simulator`] steers it; equal seeds give equal worlds.
+    pub fn simulated(seed: u64) -> (Self, Simulator) {
+        let simulator = Simulator::new(seed);
+        (simulator.environment(), simulator)
+    }
 }
