@@ -1,8 +1,10 @@
 //! A change of a relation: rows with weights.
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
-use arrow::compute::{concat, concat_batches};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions,
+};
+use arrow::compute::{concat, concat_batches, filter, filter_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use std::sync::Arc;
 
@@ -60,11 +62,41 @@ impl Delta {
             [one] => Ok(one.clone()),
             many => {
                 let rows = concat_batches(schema, many.iter().map(|d| &d.rows))?;
-                let weights: Vec<&dyn Array> = many.iter().map(|d| &d.weights as &dyn Array).collect();
+                let weights: Vec<&dyn Array> =
+                    many.iter().map(|d| &d.weights as &dyn Array).collect();
                 let weights: ArrayRef = concat(&weights)?;
-                let weights = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&weights).clone();
+                let weights = weights.as_primitive::<Int64Type>().clone();
                 Ok(Delta::new(rows, weights))
             }
         }
+    }
+
+    /// The same rows with each weight turned around: what takes this change back.
+    pub fn negate(&self) -> Delta {
+        let weights = self
+            .weights
+            .values()
+            .iter()
+            .map(|w| w.wrapping_neg())
+            .collect();
+        Delta::new(self.rows.clone(), Int64Array::new(weights, None))
+    }
+
+    /// The rows for which `mask` is true.
+    pub fn filter(&self, mask: &BooleanArray) -> Result<Delta, ArrowError> {
+        let rows = filter_record_batch(&self.rows, mask)?;
+        let weights = filter(&self.weights, mask)?;
+        Ok(Delta::new(
+            rows,
+            weights.as_primitive::<Int64Type>().clone(),
+        ))
+    }
+
+    /// The same rows under another schema with the same column types.
+    pub fn with_schema(&self, schema: SchemaRef) -> Result<Delta, ArrowError> {
+        let options = RecordBatchOptions::new().with_row_count(Some(self.len()));
+        let columns = self.rows.columns().to_vec();
+        let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        Ok(Delta::new(rows, self.weights.clone()))
     }
 }

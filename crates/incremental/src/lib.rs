@@ -6,5 +6,7 @@
 //! sources, sinks or the network.
 
 pub mod delta;
+pub mod operators;
 
 pub use delta::{Delta, Relation};
+pub use operators::{EngineError, Operator, RowError, State, StepContext};
