@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Everything outside that Weir speaks to: sources, sinks and the lake. No connector knows another one.
+
+pub mod lake;

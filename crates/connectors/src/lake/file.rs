@@ -1,0 +1,398 @@
+//! Parquet files of the lake: their names, how they are written and read.
+//!
+//! What the lake needs to know of a file without opening it stands in its name:
+//! `e<first epoch>-<last epoch>-r<rows>-n<rows with negative weight>-<unique>.parquet` for files of changes,
+//! `b<bucket>-<buckets>-r<rows>-<unique>.parquet` for files of contents. Files that another program put into the
+//! table have other names and are taken to hold anything.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{max, max_string, min, min_string, sum};
+use arrow::datatypes::{
+    DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit,
+    TimestampMicrosecondType,
+};
+use deltalake::logstore::object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use futures::{Stream, StreamExt, TryStreamExt};
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter, ParquetRecordBatchStreamBuilder};
+use parquet::basic::{Compression, Type, ZstdLevel};
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::LakeError;
+use super::schema::conform;
+
+const ROW_GROUP_ROWS_MAX: usize = 256 * 1024;
+
+/// Which rows a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Changes of epochs `first..=last`, `negative` of the rows with a weight below zero.
+    Changes {
+        first: u64,
+        last: u64,
+        negative: u64,
+    },
+    /// Rows of one of `buckets` buckets; of any of them when `buckets` is 0.
+    Contents { bucket: u32, buckets: u32 },
+    /// Not written by us.
+    Foreign,
+}
+
+/// One live (or lately removed) data file of a table.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    /// Relative to the table.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Rows; 0 when unknown.
+    pub rows: u64,
+    /// What it holds.
+    pub part: Part,
+    /// Delta's statistics (JSON), where we wrote the file just now.
+    pub stats: Option<String>,
+    /// When it was written, ms since 1970.
+    pub modified_ms: i64,
+}
+
+impl DataFile {
+    /// A file found in a table's log.
+    pub fn listed(path: String, size: u64, rows: Option<u64>, modified_ms: i64) -> Self {
+        let (part, named_rows) = parse_name(&path).unwrap_or((Part::Foreign, 0));
+        Self {
+            path,
+            size,
+            rows: rows.unwrap_or(named_rows),
+            part,
+            stats: None,
+            modified_ms,
+        }
+    }
+
+    /// The epochs that the file may hold.
+    pub fn epochs(&self) -> (u64, u64) {
+        match self.part {
+            Part::Changes { first, last, .. } => (first, last),
+            _ => (0, u64::MAX),
+        }
+    }
+}
+
+fn file_name(part: Part, rows: u64) -> String {
+    let unique = Uuid::new_v4().simple();
+    match part {
+        Part::Changes {
+            first,
+            last,
+            negative,
+        } => format!("e{first}-{last}-r{rows}-n{negative}-{unique}.parquet"),
+        Part::Contents { bucket, buckets } => {
+            format!("b{bucket}-{buckets}-r{rows}-{unique}.parquet")
+        }
+        Part::Foreign => format!("{unique}.parquet"),
+    }
+}
+
+fn parse_name(path: &str) -> Option<(Part, u64)> {
+    let stem = path.strip_suffix(".parquet")?;
+    let fields: Vec<&str> = stem.split('-').collect();
+    match fields.as_slice() {
+        [first, last, rows, negative, _unique] => {
+            let first = first.strip_prefix('e')?.parse().ok()?;
+            let last = last.parse().ok()?;
+            let rows = rows.strip_prefix('r')?.parse().ok()?;
+            let negative = negative.strip_prefix('n')?.parse().ok()?;
+            Some((
+                Part::Changes {
+                    first,
+                    last,
+                    negative,
+                },
+                rows,
+            ))
+        }
+        [bucket, buckets, rows, _unique] => {
+            let bucket = bucket.strip_prefix('b')?.parse().ok()?;
+            let buckets = buckets.parse().ok()?;
+            Some((
+                Part::Contents { bucket, buckets },
+                rows.strip_prefix('r')?.parse().ok()?,
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// Writes rows as files of about `bytes_target` each. Encoding runs on blocking threads.
+pub(crate) struct FileWriter {
+    store: Arc<dyn ObjectStore>,
+    schema: SchemaRef,
+    /// Fixed for contents; computed from the rows for changes.
+    contents: Option<(u32, u32)>,
+    bytes_target: u64,
+    level: i32,
+    open: Option<OpenFile>,
+    done: Vec<DataFile>,
+}
+
+struct OpenFile {
+    writer: ArrowWriter<Vec<u8>>,
+    first: u64,
+    last: u64,
+    negative: u64,
+    rows: u64,
+}
+
+impl FileWriter {
+    /// For rows with a column `_epoch`, and most often `_weight`.
+    pub fn changes(
+        store: Arc<dyn ObjectStore>,
+        schema: SchemaRef,
+        bytes_target: u64,
+        level: i32,
+    ) -> Self {
+        Self {
+            store,
+            schema,
+            contents: None,
+            bytes_target,
+            level,
+            open: None,
+            done: Vec::new(),
+        }
+    }
+
+    /// For rows of one bucket.
+    pub fn contents(
+        store: Arc<dyn ObjectStore>,
+        schema: SchemaRef,
+        (bucket, buckets): (u32, u32),
+        bytes_target: u64,
+    ) -> Self {
+        Self {
+            store,
+            schema,
+            contents: Some((bucket, buckets)),
+            bytes_target,
+            level: 1,
+            open: None,
+            done: Vec::new(),
+        }
+    }
+
+    /// Appends rows; starts another file when the present one is full.
+    pub async fn write(&mut self, batch: RecordBatch) -> Result<(), LakeError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => OpenFile {
+                writer: new_writer(&self.schema, self.level)?,
+                first: u64::MAX,
+                last: 0,
+                negative: 0,
+                rows: 0,
+            },
+        };
+        let changes = self.contents.is_none();
+        let schema = self.schema.clone();
+        let (open, full_bytes) = tokio::task::spawn_blocking(move || {
+            let batch = conform(&batch, &schema)?;
+            open.rows += batch.num_rows() as u64;
+            if changes {
+                if let Some(epochs) = batch.column_by_name("_epoch") {
+                    let epochs = epochs.as_primitive::<Int64Type>();
+                    open.first = open.first.min(min(epochs).unwrap_or(0) as u64);
+                    open.last = open.last.max(max(epochs).unwrap_or(0) as u64);
+                }
+                if let Some(weights) = batch.column_by_name("_weight") {
+                    let weights = weights.as_primitive::<Int64Type>();
+                    open.negative += weights
+                        .values()
+                        .iter()
+                        .filter(|weight| **weight < 0)
+                        .count() as u64;
+                }
+            }
+            open.writer.write(&batch)?;
+            let bytes = open.writer.bytes_written() + open.writer.in_progress_size();
+            Ok::<_, LakeError>((open, bytes))
+        })
+        .await
+        .map_err(LakeError::crashed)??;
+        self.open = Some(open);
+        if full_bytes as u64 >= self.bytes_target {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), LakeError> {
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        let schema = self.schema.clone();
+        let part = match self.contents {
+            Some((bucket, buckets)) => Part::Contents { bucket, buckets },
+            None => Part::Changes {
+                first: open.first,
+                last: open.last,
+                negative: open.negative,
+            },
+        };
+        let rows = open.rows;
+        let (bytes, stats) = tokio::task::spawn_blocking(move || {
+            let mut writer = open.writer;
+            let metadata = writer.finish()?;
+            let stats = delta_statistics(&schema, &metadata)?;
+            Ok::<_, LakeError>((std::mem::take(writer.inner_mut()), stats))
+        })
+        .await
+        .map_err(LakeError::crashed)??;
+        let path = file_name(part, rows);
+        let size = bytes.len() as u64;
+        self.store
+            .put(&Path::from(path.as_str()), bytes.into())
+            .await?;
+        let modified_ms = chrono::Utc::now().timestamp_millis();
+        self.done.push(DataFile {
+            path,
+            size,
+            rows,
+            part,
+            stats: Some(stats),
+            modified_ms,
+        });
+        Ok(())
+    }
+
+    /// The files written; they are in place, not yet in any table.
+    pub async fn finish(mut self) -> Result<Vec<DataFile>, LakeError> {
+        self.flush().await?;
+        Ok(self.done)
+    }
+}
+
+fn new_writer(schema: &SchemaRef, level: i32) -> Result<ArrowWriter<Vec<u8>>, LakeError> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(level)?))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX));
+    // Parquet's bounds leave out NaN, which SQL sorts above all numbers: with them a reader would skip rows.
+    for column in ArrowSchemaConverter::new().convert(schema)?.columns() {
+        if matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE) {
+            properties = properties
+                .set_column_statistics_enabled(column.path().clone(), EnabledStatistics::None);
+        }
+    }
+    Ok(ArrowWriter::try_new(
+        Vec::new(),
+        schema.clone(),
+        Some(properties.build()),
+    )?)
+}
+
+/// The rows of a file with the columns and types of `schema`.
+pub(crate) async fn read_file(
+    store: Arc<dyn ObjectStore>,
+    file: &DataFile,
+    schema: SchemaRef,
+) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin + use<>, LakeError> {
+    let reader =
+        ParquetObjectReader::new(store, Path::from(file.path.as_str())).with_file_size(file.size);
+    let stream = ParquetRecordBatchStreamBuilder::new(reader)
+        .await?
+        .with_batch_size(8192)
+        .build()?;
+    Ok(stream
+        .map_err(LakeError::from)
+        .map(move |batch| batch.and_then(|batch| Ok(conform(&batch, &schema)?))))
+}
+
+/// Delta's per-file statistics: row count and, for columns where bounds are exact in JSON, least and greatest value.
+fn delta_statistics(schema: &SchemaRef, metadata: &ParquetMetaData) -> Result<String, LakeError> {
+    let parquet_schema = metadata.file_metadata().schema_descr();
+    let (mut least, mut greatest, mut nulls) = (Map::new(), Map::new(), Map::new());
+    for field in schema.fields() {
+        if field.data_type().is_nested() {
+            continue;
+        }
+        let Ok(converter) = StatisticsConverter::try_new(field.name(), schema, parquet_schema)
+        else {
+            continue;
+        };
+        let groups = || metadata.row_groups().iter();
+        if let Ok(counts) = converter.row_group_null_counts(groups())
+            && counts.null_count() == 0
+        {
+            nulls.insert(field.name().clone(), json!(sum(&counts).unwrap_or(0)));
+        }
+        let (Ok(mins), Ok(maxes)) = (
+            converter.row_group_mins(groups()),
+            converter.row_group_maxes(groups()),
+        ) else {
+            continue;
+        };
+        if mins.null_count() > 0 || maxes.null_count() > 0 {
+            continue;
+        }
+        if let (Some(low), Some(high)) = (bound(&mins, true), bound(&maxes, false)) {
+            least.insert(field.name().clone(), low);
+            greatest.insert(field.name().clone(), high);
+        }
+    }
+    let rows = metadata.file_metadata().num_rows();
+    let statistics = json!({
+        "numRecords": rows, "tightBounds": true, "minValues": least, "maxValues": greatest, "nullCount": nulls,
+    });
+    Ok(Value::to_string(&statistics))
+}
+
+fn bound(values: &ArrayRef, lower: bool) -> Option<Value> {
+    macro_rules! extreme {
+        ($type:ty) => {{
+            let values = values.as_primitive::<$type>();
+            if lower { min(values) } else { max(values) }?
+        }};
+    }
+    Some(match values.data_type() {
+        DataType::Int8 => json!(extreme!(Int8Type)),
+        DataType::Int16 => json!(extreme!(Int16Type)),
+        DataType::Int32 => json!(extreme!(Int32Type)),
+        DataType::Int64 => json!(extreme!(Int64Type)),
+        DataType::Utf8 => {
+            let values = values.as_string::<i32>();
+            json!(if lower {
+                min_string(values)
+            } else {
+                max_string(values)
+            }?)
+        }
+        DataType::Date32 => {
+            let date = Date32Type::to_naive_date_opt(extreme!(Date32Type))?;
+            json!(date.format("%Y-%m-%d").to_string())
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let instant =
+                chrono::DateTime::from_timestamp_micros(extreme!(TimestampMicrosecondType))?;
+            let form = if zone.is_some() {
+                "%Y-%m-%dT%H:%M:%S%.6fZ"
+            } else {
+                "%Y-%m-%dT%H:%M:%S%.6f"
+            };
+            let text = instant.format(form).to_string();
+            // Years before 0 or after 9999 have no agreed form.
+            if !text.starts_with(|c: char| c.is_ascii_digit()) {
+                return None;
+            }
+            json!(text)
+        }
+        _ => return None,
+    })
+}
