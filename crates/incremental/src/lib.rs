@@ -7,6 +7,7 @@
 
 pub mod delta;
 pub mod operators;
+pub mod exact;
 
 pub use delta::{Delta, Relation};
 pub use operators::{EngineError, Operator, RowError, State, StepContext};
