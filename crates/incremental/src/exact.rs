@@ -329,7 +329,8 @@ fn decompose(number: f64) -> (i64, i32) {
     let bits = number.to_bits();
     let biased = ((bits >> 52) & 0x7ff) as i32;
     let fraction = (bits & ((1 << 52) - 1)) as i64;
-    let (mantissa, exponent) = if biased == 0 { (fraction, UNIT_EXPONENT) } else { (fraction | (1 << 52), biased - 1075) };
+    let (mantissa, exponent) =
+        if biased == 0 { (fraction, UNIT_EXPONENT) } else { (fraction | (1 << 52), biased - 1075) };
     if mantissa == 0 {
         return (0, 0);
     }

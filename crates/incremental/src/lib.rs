@@ -5,9 +5,16 @@
 //! clock of the last epoch, row for row and weight for weight, whatever the cuts. This crate does not know
 //! sources, sinks or the network.
 
+pub mod batch;
+pub mod dataflow;
 pub mod delta;
-pub mod operators;
+pub mod errors;
 pub mod exact;
+pub mod operators;
+pub mod planner;
 
+pub use dataflow::{Dataflow, StepOutput};
 pub use delta::{Delta, Relation};
+pub use errors::{PlanError, PlanErrorKind};
 pub use operators::{EngineError, Operator, RowError, State, StepContext};
+pub use planner::{ModelPlan, Planner, RelationTraits};
