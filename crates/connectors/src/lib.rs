@@ -1,3 +1,4 @@
 //! Everything outside that Weir speaks to: sources, sinks and the lake. No connector knows another one.
 
 pub mod lake;
+pub mod sources;
