@@ -10,8 +10,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{max, max_string, min, min_string, sum};
 use arrow::datatypes::{
-    DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit,
-    TimestampMicrosecondType,
+    DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use deltalake::logstore::object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -33,11 +32,7 @@ const ROW_GROUP_ROWS_MAX: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// Changes of epochs `first..=last`, `negative` of the rows with a weight below zero.
-    Changes {
-        first: u64,
-        last: u64,
-        negative: u64,
-    },
+    Changes { first: u64, last: u64, negative: u64 },
     /// Rows of one of `buckets` buckets; of any of them when `buckets` is 0.
     Contents { bucket: u32, buckets: u32 },
     /// Not written by us.
@@ -65,14 +60,7 @@ impl DataFile {
     /// A file found in a table's log.
     pub fn listed(path: String, size: u64, rows: Option<u64>, modified_ms: i64) -> Self {
         let (part, named_rows) = parse_name(&path).unwrap_or((Part::Foreign, 0));
-        Self {
-            path,
-            size,
-            rows: rows.unwrap_or(named_rows),
-            part,
-            stats: None,
-            modified_ms,
-        }
+        Self { path, size, rows: rows.unwrap_or(named_rows), part, stats: None, modified_ms }
     }
 
     /// The epochs that the file may hold.
@@ -87,11 +75,7 @@ impl DataFile {
 fn file_name(part: Part, rows: u64) -> String {
     let unique = Uuid::new_v4().simple();
     match part {
-        Part::Changes {
-            first,
-            last,
-            negative,
-        } => format!("e{first}-{last}-r{rows}-n{negative}-{unique}.parquet"),
+        Part::Changes { first, last, negative } => format!("e{first}-{last}-r{rows}-n{negative}-{unique}.parquet"),
         Part::Contents { bucket, buckets } => {
             format!("b{bucket}-{buckets}-r{rows}-{unique}.parquet")
         }
@@ -108,22 +92,12 @@ fn parse_name(path: &str) -> Option<(Part, u64)> {
             let last = last.parse().ok()?;
             let rows = rows.strip_prefix('r')?.parse().ok()?;
             let negative = negative.strip_prefix('n')?.parse().ok()?;
-            Some((
-                Part::Changes {
-                    first,
-                    last,
-                    negative,
-                },
-                rows,
-            ))
+            Some((Part::Changes { first, last, negative }, rows))
         }
         [bucket, buckets, rows, _unique] => {
             let bucket = bucket.strip_prefix('b')?.parse().ok()?;
             let buckets = buckets.parse().ok()?;
-            Some((
-                Part::Contents { bucket, buckets },
-                rows.strip_prefix('r')?.parse().ok()?,
-            ))
+            Some((Part::Contents { bucket, buckets }, rows.strip_prefix('r')?.parse().ok()?))
         }
         _ => None,
     }
@@ -151,21 +125,8 @@ struct OpenFile {
 
 impl FileWriter {
     /// For rows with a column `_epoch`, and most often `_weight`.
-    pub fn changes(
-        store: Arc<dyn ObjectStore>,
-        schema: SchemaRef,
-        bytes_target: u64,
-        level: i32,
-    ) -> Self {
-        Self {
-            store,
-            schema,
-            contents: None,
-            bytes_target,
-            level,
-            open: None,
-            done: Vec::new(),
-        }
+    pub fn changes(store: Arc<dyn ObjectStore>, schema: SchemaRef, bytes_target: u64, level: i32) -> Self {
+        Self { store, schema, contents: None, bytes_target, level, open: None, done: Vec::new() }
     }
 
     /// For rows of one bucket.
@@ -175,15 +136,7 @@ impl FileWriter {
         (bucket, buckets): (u32, u32),
         bytes_target: u64,
     ) -> Self {
-        Self {
-            store,
-            schema,
-            contents: Some((bucket, buckets)),
-            bytes_target,
-            level: 1,
-            open: None,
-            done: Vec::new(),
-        }
+        Self { store, schema, contents: Some((bucket, buckets)), bytes_target, level: 1, open: None, done: Vec::new() }
     }
 
     /// Appends rows; starts another file when the present one is full.
@@ -214,11 +167,7 @@ impl FileWriter {
                 }
                 if let Some(weights) = batch.column_by_name("_weight") {
                     let weights = weights.as_primitive::<Int64Type>();
-                    open.negative += weights
-                        .values()
-                        .iter()
-                        .filter(|weight| **weight < 0)
-                        .count() as u64;
+                    open.negative += weights.values().iter().filter(|weight| **weight < 0).count() as u64;
                 }
             }
             open.writer.write(&batch)?;
@@ -241,11 +190,7 @@ impl FileWriter {
         let schema = self.schema.clone();
         let part = match self.contents {
             Some((bucket, buckets)) => Part::Contents { bucket, buckets },
-            None => Part::Changes {
-                first: open.first,
-                last: open.last,
-                negative: open.negative,
-            },
+            None => Part::Changes { first: open.first, last: open.last, negative: open.negative },
         };
         let rows = open.rows;
         let (bytes, stats) = tokio::task::spawn_blocking(move || {
@@ -258,18 +203,9 @@ impl FileWriter {
         .map_err(LakeError::crashed)??;
         let path = file_name(part, rows);
         let size = bytes.len() as u64;
-        self.store
-            .put(&Path::from(path.as_str()), bytes.into())
-            .await?;
+        self.store.put(&Path::from(path.as_str()), bytes.into()).await?;
         let modified_ms = chrono::Utc::now().timestamp_millis();
-        self.done.push(DataFile {
-            path,
-            size,
-            rows,
-            part,
-            stats: Some(stats),
-            modified_ms,
-        });
+        self.done.push(DataFile { path, size, rows, part, stats: Some(stats), modified_ms });
         Ok(())
     }
 
@@ -287,15 +223,10 @@ fn new_writer(schema: &SchemaRef, level: i32) -> Result<ArrowWriter<Vec<u8>>, La
     // Parquet's bounds leave out NaN, which SQL sorts above all numbers: with them a reader would skip rows.
     for column in ArrowSchemaConverter::new().convert(schema)?.columns() {
         if matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE) {
-            properties = properties
-                .set_column_statistics_enabled(column.path().clone(), EnabledStatistics::None);
+            properties = properties.set_column_statistics_enabled(column.path().clone(), EnabledStatistics::None);
         }
     }
-    Ok(ArrowWriter::try_new(
-        Vec::new(),
-        schema.clone(),
-        Some(properties.build()),
-    )?)
+    Ok(ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties.build()))?)
 }
 
 /// The rows of a file with the columns and types of `schema`.
@@ -304,15 +235,9 @@ pub(crate) async fn read_file(
     file: &DataFile,
     schema: SchemaRef,
 ) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin + use<>, LakeError> {
-    let reader =
-        ParquetObjectReader::new(store, Path::from(file.path.as_str())).with_file_size(file.size);
-    let stream = ParquetRecordBatchStreamBuilder::new(reader)
-        .await?
-        .with_batch_size(8192)
-        .build()?;
-    Ok(stream
-        .map_err(LakeError::from)
-        .map(move |batch| batch.and_then(|batch| Ok(conform(&batch, &schema)?))))
+    let reader = ParquetObjectReader::new(store, Path::from(file.path.as_str())).with_file_size(file.size);
+    let stream = ParquetRecordBatchStreamBuilder::new(reader).await?.with_batch_size(8192).build()?;
+    Ok(stream.map_err(LakeError::from).map(move |batch| batch.and_then(|batch| Ok(conform(&batch, &schema)?))))
 }
 
 /// Delta's per-file statistics: row count and, for columns where bounds are exact in JSON, least and greatest value.
@@ -323,8 +248,7 @@ fn delta_statistics(schema: &SchemaRef, metadata: &ParquetMetaData) -> Result<St
         if field.data_type().is_nested() {
             continue;
         }
-        let Ok(converter) = StatisticsConverter::try_new(field.name(), schema, parquet_schema)
-        else {
+        let Ok(converter) = StatisticsConverter::try_new(field.name(), schema, parquet_schema) else {
             continue;
         };
         let groups = || metadata.row_groups().iter();
@@ -333,10 +257,7 @@ fn delta_statistics(schema: &SchemaRef, metadata: &ParquetMetaData) -> Result<St
         {
             nulls.insert(field.name().clone(), json!(sum(&counts).unwrap_or(0)));
         }
-        let (Ok(mins), Ok(maxes)) = (
-            converter.row_group_mins(groups()),
-            converter.row_group_maxes(groups()),
-        ) else {
+        let (Ok(mins), Ok(maxes)) = (converter.row_group_mins(groups()), converter.row_group_maxes(groups())) else {
             continue;
         };
         if mins.null_count() > 0 || maxes.null_count() > 0 {
@@ -368,24 +289,15 @@ fn bound(values: &ArrayRef, lower: bool) -> Option<Value> {
         DataType::Int64 => json!(extreme!(Int64Type)),
         DataType::Utf8 => {
             let values = values.as_string::<i32>();
-            json!(if lower {
-                min_string(values)
-            } else {
-                max_string(values)
-            }?)
+            json!(if lower { min_string(values) } else { max_string(values) }?)
         }
         DataType::Date32 => {
             let date = Date32Type::to_naive_date_opt(extreme!(Date32Type))?;
             json!(date.format("%Y-%m-%d").to_string())
         }
         DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            let instant =
-                chrono::DateTime::from_timestamp_micros(extreme!(TimestampMicrosecondType))?;
-            let form = if zone.is_some() {
-                "%Y-%m-%dT%H:%M:%S%.6fZ"
-            } else {
-                "%Y-%m-%dT%H:%M:%S%.6f"
-            };
+            let instant = chrono::DateTime::from_timestamp_micros(extreme!(TimestampMicrosecondType))?;
+            let form = if zone.is_some() { "%Y-%m-%dT%H:%M:%S%.6fZ" } else { "%Y-%m-%dT%H:%M:%S%.6f" };
             let text = instant.format(form).to_string();
             // Years before 0 or after 9999 have no agreed form.
             if !text.starts_with(|c: char| c.is_ascii_digit()) {

@@ -56,10 +56,7 @@ pub(super) async fn maintain(
 }
 
 /// Looks after the table of landings.
-pub(super) async fn maintain_epochs(
-    handle: &Mutex<LakeTable>,
-    options: &LakeOptions,
-) -> Result<(), LakeError> {
+pub(super) async fn maintain_epochs(handle: &Mutex<LakeTable>, options: &LakeOptions) -> Result<(), LakeError> {
     if let Some(moment) = moment(handle).await {
         pack(handle, moment, EpochNumber::MAX, options).await?;
     }
@@ -73,11 +70,7 @@ async fn moment(handle: &Mutex<LakeTable>) -> Option<Moment> {
     let schema = table.schema()?.clone();
     let mut files: Vec<_> = table.files().cloned().collect();
     files.sort_by_key(|file| file.epochs());
-    Some(Moment {
-        store: table.store(),
-        schema,
-        files,
-    })
+    Some(Moment { store: table.store(), schema, files })
 }
 
 /// Merges small files of one size class, class by class, within the budget.
@@ -112,12 +105,7 @@ async fn pack(
             continue;
         }
         let target = options.file_bytes_target;
-        let mut writer = FileWriter::changes(
-            moment.store.clone(),
-            moment.schema.clone(),
-            target,
-            ZSTD_LEVEL,
-        );
+        let mut writer = FileWriter::changes(moment.store.clone(), moment.schema.clone(), target, ZSTD_LEVEL);
         for file in &taken {
             let mut rows = read_file(moment.store.clone(), file, moment.schema.clone()).await?;
             while let Some(batch) = rows.try_next().await? {
@@ -177,12 +165,7 @@ async fn cancel(
     }
 
     let target = options.file_bytes_target;
-    let mut writer = FileWriter::changes(
-        moment.store.clone(),
-        moment.schema.clone(),
-        target,
-        ZSTD_LEVEL,
-    );
+    let mut writer = FileWriter::changes(moment.store.clone(), moment.schema.clone(), target, ZSTD_LEVEL);
     for file in &files {
         let mut stream = read_file(moment.store.clone(), file, moment.schema.clone()).await?;
         while let Some(batch) = stream.try_next().await? {
@@ -195,9 +178,7 @@ async fn cancel(
             let mut stream = read_file(moment.store.clone(), file, moment.schema.clone()).await?;
             while let Some(batch) = stream.try_next().await? {
                 let batch = filter_record_batch(&batch, &sign(&batch, true))?;
-                writer
-                    .write(keep_unsettled(&batch, &keys, &mut pending)?)
-                    .await?;
+                writer.write(keep_unsettled(&batch, &keys, &mut pending)?).await?;
             }
         }
     }
@@ -210,25 +191,15 @@ fn has_retractions(file: &DataFile) -> bool {
 }
 
 fn weights(batch: &RecordBatch) -> &Int64Array {
-    batch
-        .column(batch.num_columns() - 2)
-        .as_primitive::<Int64Type>()
+    batch.column(batch.num_columns() - 2).as_primitive::<Int64Type>()
 }
 
 fn sign(batch: &RecordBatch, negative: bool) -> BooleanArray {
-    weights(batch)
-        .values()
-        .iter()
-        .map(|weight| Some((*weight < 0) == negative))
-        .collect()
+    weights(batch).values().iter().map(|weight| Some((*weight < 0) == negative)).collect()
 }
 
 /// Additions with what retractions leave of their weights.
-fn settle(
-    batch: &RecordBatch,
-    keys: &RowKeys,
-    pending: &mut HashMap<u128, i64>,
-) -> Result<RecordBatch, LakeError> {
+fn settle(batch: &RecordBatch, keys: &RowKeys, pending: &mut HashMap<u128, i64>) -> Result<RecordBatch, LakeError> {
     let left: Vec<i64> = keys
         .of(batch)?
         .into_iter()
@@ -273,11 +244,7 @@ fn reweigh(batch: &RecordBatch, left: Vec<i64>) -> Result<RecordBatch, LakeError
     let at = columns.len() - 2;
     columns[at] = Arc::new(Int64Array::from(left));
     let batch = RecordBatch::try_new(batch.schema(), columns)?;
-    Ok(if kept.true_count() == kept.len() {
-        batch
-    } else {
-        filter_record_batch(&batch, &kept)?
-    })
+    Ok(if kept.true_count() == kept.len() { batch } else { filter_record_batch(&batch, &kept)? })
 }
 
 /// Hashes of rows without their bookkeeping columns.
@@ -290,28 +257,17 @@ struct RowKeys {
 impl RowKeys {
     fn new(schema: &SchemaRef) -> Result<Self, LakeError> {
         let columns = schema.fields().len() - 2;
-        let fields = schema.fields()[..columns]
-            .iter()
-            .map(|field| SortField::new(field.data_type().clone()));
+        let fields = schema.fields()[..columns].iter().map(|field| SortField::new(field.data_type().clone()));
         let converter = RowConverter::new(fields.collect())?;
-        Ok(Self {
-            converter,
-            columns,
-            seed: Uuid::new_v4().as_u128() as u64,
-        })
+        Ok(Self { converter, columns, seed: Uuid::new_v4().as_u128() as u64 })
     }
 
     fn of(&self, batch: &RecordBatch) -> Result<Vec<u128>, LakeError> {
         if self.columns == 0 {
             return Ok(vec![0; batch.num_rows()]);
         }
-        let rows = self
-            .converter
-            .convert_columns(&batch.columns()[..self.columns])?;
-        Ok(rows
-            .iter()
-            .map(|row| xxh3_128_with_seed(row.as_ref(), self.seed))
-            .collect())
+        let rows = self.converter.convert_columns(&batch.columns()[..self.columns])?;
+        Ok(rows.iter().map(|row| xxh3_128_with_seed(row.as_ref(), self.seed)).collect())
     }
 }
 
@@ -328,14 +284,7 @@ async fn replace(
         return Ok(());
     }
     let removed = files.iter().map(|file| file.path.clone()).collect();
-    let commit = Commit {
-        operation: "OPTIMIZE",
-        added: written,
-        removed,
-        txns,
-        layout_only,
-        ..Default::default()
-    };
+    let commit = Commit { operation: "OPTIMIZE", added: written, removed, txns, layout_only, ..Default::default() };
     match table.commit(commit).await {
         // Someone else got there first; the next run sees what is left to do.
         Err(LakeError::Conflict(_)) => Ok(()),

@@ -164,12 +164,7 @@ impl LakeHistory {
         let mut locations = Vec::new();
         for schema in store.list_with_delimiter(None).await?.common_prefixes {
             if schema.as_ref() != EPOCHS_TABLE {
-                locations.extend(
-                    store
-                        .list_with_delimiter(Some(&schema))
-                        .await?
-                        .common_prefixes,
-                );
+                locations.extend(store.list_with_delimiter(Some(&schema)).await?.common_prefixes);
             }
         }
         let tables: Vec<LakeTable> = futures::stream::iter(locations)
@@ -204,11 +199,7 @@ impl LakeHistory {
     }
 
     fn all_tables(&self) -> Vec<(Relation, TableHandle)> {
-        self.tables
-            .read()
-            .iter()
-            .map(|(relation, table)| (relation.clone(), table.clone()))
-            .collect()
+        self.tables.read().iter().map(|(relation, table)| (relation.clone(), table.clone())).collect()
     }
 
     async fn table_or_new(&self, relation: &Relation) -> Result<TableHandle, LakeError> {
@@ -216,12 +207,7 @@ impl LakeHistory {
             return Ok(table);
         }
         let table = Arc::new(Mutex::new(open_at(&self.root, table_path(relation)).await?));
-        Ok(self
-            .tables
-            .write()
-            .entry(relation.clone())
-            .or_insert(table)
-            .clone())
+        Ok(self.tables.write().entry(relation.clone()).or_insert(table).clone())
     }
 
     async fn land_one(&self, epoch: EpochNumber, landing: Landing) -> Result<(), LakeError> {
@@ -235,16 +221,9 @@ impl LakeHistory {
             }
             (table.store(), table.txn(EPOCH_TXN) as u64)
         };
-        let mut writer =
-            FileWriter::changes(store, schema.clone(), self.options.file_bytes_target, 1);
+        let mut writer = FileWriter::changes(store, schema.clone(), self.options.file_bytes_target, 1);
         // Many small deltas of many epochs make one batch: few large row groups, one encoding.
-        for batch in batches(
-            &schema,
-            landing
-                .changes
-                .into_iter()
-                .filter(|(epoch, _)| *epoch > held),
-        )? {
+        for batch in batches(&schema, landing.changes.into_iter().filter(|(epoch, _)| *epoch > held))? {
             writer.write(batch).await?;
         }
         let added = writer.finish().await?;
@@ -255,26 +234,14 @@ impl LakeHistory {
         }
         let mut properties = Vec::new();
         if table.version().is_none() {
-            properties.push((
-                RELATION_PROPERTY.to_owned(),
-                Some(landing.relation.to_string()),
-            ));
+            properties.push((RELATION_PROPERTY.to_owned(), Some(landing.relation.to_string())));
         }
         if dropped {
             properties.push((DROPPED_PROPERTY.to_owned(), None));
         }
         let schema = (table.schema() != Some(&schema)).then_some(schema);
         let txns = vec![(EPOCH_TXN.to_owned(), epoch as i64)];
-        table
-            .commit(Commit {
-                operation: "WRITE",
-                schema,
-                properties,
-                added,
-                txns,
-                ..Default::default()
-            })
-            .await?;
+        table.commit(Commit { operation: "WRITE", schema, properties, added, txns, ..Default::default() }).await?;
         Ok(())
     }
 
@@ -300,25 +267,12 @@ impl LakeHistory {
         ];
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
         let mut table = self.epochs.lock().await;
-        let mut writer = FileWriter::changes(
-            table.store(),
-            schema.clone(),
-            self.options.file_bytes_target,
-            1,
-        );
+        let mut writer = FileWriter::changes(table.store(), schema.clone(), self.options.file_bytes_target, 1);
         writer.write(batch).await?;
         let added = writer.finish().await?;
         let schema = (table.schema() != Some(&schema)).then_some(schema);
         let txns = vec![(EPOCH_TXN.to_owned(), epoch as i64)];
-        table
-            .commit(Commit {
-                operation: "WRITE",
-                schema,
-                added,
-                txns,
-                ..Default::default()
-            })
-            .await?;
+        table.commit(Commit { operation: "WRITE", schema, added, txns, ..Default::default() }).await?;
         Ok(())
     }
 }
@@ -355,17 +309,11 @@ impl History for LakeHistory {
         };
         let table = handle.lock().await;
         let up_to = up_to.min(self.landed());
-        let Some(schema) = table
-            .schema()
-            .filter(|_| table.property(DROPPED_PROPERTY).is_none())
-        else {
+        let Some(schema) = table.schema().filter(|_| table.property(DROPPED_PROPERTY).is_none()) else {
             return Ok(None);
         };
-        let mut files: Vec<Arc<DataFile>> = table
-            .files()
-            .filter(|file| file.epochs().0 <= up_to && file.epochs().1 > after)
-            .cloned()
-            .collect();
+        let mut files: Vec<Arc<DataFile>> =
+            table.files().filter(|file| file.epochs().0 <= up_to && file.epochs().1 > after).cloned().collect();
         files.sort_by_key(|file| file.epochs());
         Ok(Some(Arc::new(LakeScan {
             log_store: table.log_store().clone(),
@@ -398,21 +346,10 @@ impl History for LakeHistory {
             return Ok(());
         }
         // A landing that did not end may have left a later epoch: what comes next must not be taken for it.
-        let txns = vec![
-            (EPOCH_TXN.to_owned(), self.landed() as i64),
-            (HORIZON_TXN.to_owned(), 0),
-        ];
+        let txns = vec![(EPOCH_TXN.to_owned(), self.landed() as i64), (HORIZON_TXN.to_owned(), 0)];
         let removed = table.files().map(|file| file.path.clone()).collect();
         let properties = vec![(DROPPED_PROPERTY.to_owned(), Some("true".to_owned()))];
-        table
-            .commit(Commit {
-                operation: "DELETE",
-                properties,
-                removed,
-                txns,
-                ..Default::default()
-            })
-            .await?;
+        table.commit(Commit { operation: "DELETE", properties, removed, txns, ..Default::default() }).await?;
         self.horizons.write().insert(relation.clone(), 0);
         Ok(())
     }
@@ -435,16 +372,13 @@ pub(crate) fn folder_url(location: &str) -> Result<Url, LakeError> {
     if url.scheme() == "file"
         && let Ok(folder) = url.to_file_path()
     {
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| LakeError::Store(format!("{}: {error}", folder.display())))?;
+        std::fs::create_dir_all(&folder).map_err(|error| LakeError::Store(format!("{}: {error}", folder.display())))?;
     }
     Ok(url)
 }
 
 async fn open_at(root: &Url, path: String) -> Result<LakeTable, LakeError> {
-    let url = root
-        .join(&format!("{path}/"))
-        .map_err(|error| LakeError::Store(format!("{path}: {error}")))?;
+    let url = root.join(&format!("{path}/")).map_err(|error| LakeError::Store(format!("{path}: {error}")))?;
     LakeTable::open(&url, &[EPOCH_TXN, HORIZON_TXN]).await
 }
 
@@ -480,11 +414,7 @@ fn epochs_schema() -> SchemaRef {
         Field::new("relation", DataType::Utf8, false),
         Field::new("path", DataType::Utf8, false),
         Field::new("version", DataType::Int64, false),
-        Field::new(
-            "landed_at",
-            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-            false,
-        ),
+        Field::new("landed_at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
     ]))
 }
 

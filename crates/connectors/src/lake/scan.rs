@@ -78,9 +78,7 @@ impl LakeScan {
         let share = total / groups.max(1) as u64 + 1;
         let (mut found, mut open, mut bytes) = (Vec::new(), Vec::new(), 0);
         for file in &self.files {
-            open.push(
-                PartitionedFile::new(file.path.clone(), file.size).with_extension(file.clone()),
-            );
+            open.push(PartitionedFile::new(file.path.clone(), file.size).with_extension(file.clone()));
             bytes += file.size;
             if bytes >= share {
                 found.push(FileGroup::new(std::mem::take(&mut open)));
@@ -104,10 +102,7 @@ impl TableProvider for LakeScan {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -118,18 +113,12 @@ impl TableProvider for LakeScan {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let wanted: Vec<usize> = projection
-            .cloned()
-            .unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         if self.files.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(Arc::new(
-                self.schema.project(&wanted)?,
-            ))));
+            return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&wanted)?))));
         }
         let url = self.log_store.object_store_url();
-        state
-            .runtime_env()
-            .register_object_store(url.as_ref(), self.log_store.object_store(None));
+        state.runtime_env().register_object_store(url.as_ref(), self.log_store.object_store(None));
 
         let table = self.schema.clone().to_dfschema()?;
         let epoch_filter = self.epoch_filter();
@@ -137,10 +126,7 @@ impl TableProvider for LakeScan {
         let mut options = state.config_options().execution.parquet.clone();
         options.schema_force_view_types = false;
         let mut source = ParquetSource::new(self.schema.clone()).with_table_parquet_options(
-            datafusion::common::config::TableParquetOptions {
-                global: options,
-                ..Default::default()
-            },
+            datafusion::common::config::TableParquetOptions { global: options, ..Default::default() },
         );
         if let Some(predicate) = conjunction(pruning) {
             source = source.with_predicate(state.create_physical_expr(predicate, &table)?);
@@ -164,18 +150,12 @@ impl TableProvider for LakeScan {
         let mut plan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(config);
         if let Some(filter) = epoch_filter {
             let read_schema = Arc::new(self.schema.project(&read)?).to_dfschema()?;
-            plan = Arc::new(FilterExec::try_new(
-                state.create_physical_expr(filter, &read_schema)?,
-                plan,
-            )?);
+            plan = Arc::new(FilterExec::try_new(state.create_physical_expr(filter, &read_schema)?, plan)?);
         }
         if read.len() > wanted.len() {
             let columns = wanted.iter().enumerate().map(|(at, index)| {
                 let name = self.schema.field(*index).name();
-                (
-                    Arc::new(Column::new(name, at)) as Arc<dyn PhysicalExpr>,
-                    name.clone(),
-                )
+                (Arc::new(Column::new(name, at)) as Arc<dyn PhysicalExpr>, name.clone())
             });
             plan = Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), plan)?);
         }

@@ -20,11 +20,7 @@ use super::LakeError;
 /// The Delta schema (its JSON form) of an Arrow schema. All columns are nullable, so that other engines need no
 /// invariants to append.
 pub(crate) fn delta_schema(schema: &Schema) -> Result<Value, LakeError> {
-    let fields = schema
-        .fields()
-        .iter()
-        .map(|field| delta_field(field, field.name()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let fields = schema.fields().iter().map(|field| delta_field(field, field.name())).collect::<Result<Vec<_>, _>>()?;
     Ok(json!({ "type": "struct", "fields": fields }))
 }
 
@@ -47,10 +43,7 @@ fn delta_type(data_type: &DataType, path: &str) -> Result<Value, LakeError> {
         DataType::Float32 => json!("float"),
         DataType::Float64 => json!("double"),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => json!("string"),
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => {
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             json!("binary")
         }
         DataType::Date32 => json!("date"),
@@ -85,9 +78,7 @@ fn delta_type(data_type: &DataType, path: &str) -> Result<Value, LakeError> {
 }
 
 fn unsupported(path: &str, data_type: &DataType) -> LakeError {
-    LakeError::Schema(format!(
-        "column `{path}` has the type {data_type}, which a lake table cannot hold"
-    ))
+    LakeError::Schema(format!("column `{path}` has the type {data_type}, which a lake table cannot hold"))
 }
 
 /// Whether the schema has a timestamp without zone anywhere, which Delta wants announced as a table feature.
@@ -95,17 +86,12 @@ pub(crate) fn has_timestamp_ntz(schema: &Schema) -> bool {
     fn within(data_type: &DataType) -> bool {
         match data_type {
             DataType::Timestamp(_, None) => true,
-            DataType::List(item) | DataType::LargeList(item) | DataType::Map(item, _) => {
-                within(item.data_type())
-            }
+            DataType::List(item) | DataType::LargeList(item) | DataType::Map(item, _) => within(item.data_type()),
             DataType::Struct(fields) => fields.iter().any(|field| within(field.data_type())),
             _ => false,
         }
     }
-    schema
-        .fields()
-        .iter()
-        .any(|field| within(field.data_type()))
+    schema.fields().iter().any(|field| within(field.data_type()))
 }
 
 /// An Arrow schema as text.
@@ -115,9 +101,8 @@ pub(crate) fn encode_schema(schema: &Schema) -> String {
 
 /// What [`encode_schema`] wrote.
 pub(crate) fn decode_schema(text: &str) -> Result<SchemaRef, LakeError> {
-    let bytes = STANDARD
-        .decode(text)
-        .map_err(|error| LakeError::Schema(format!("table property weir.schema: {error}")))?;
+    let bytes =
+        STANDARD.decode(text).map_err(|error| LakeError::Schema(format!("table property weir.schema: {error}")))?;
     let schema = try_schema_from_ipc_buffer(&bytes)
         .map_err(|error| LakeError::Schema(format!("table property weir.schema: {error}")))?;
     Ok(Arc::new(schema))
@@ -157,14 +142,9 @@ pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
         .iter()
         .map(|field| match batch.column_by_name(field.name()) {
             Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-            Some(column) => cast_with_options(
-                column,
-                field.data_type(),
-                &CastOptions {
-                    safe: false,
-                    ..Default::default()
-                },
-            ),
+            Some(column) => {
+                cast_with_options(column, field.data_type(), &CastOptions { safe: false, ..Default::default() })
+            }
             None => Ok(new_null_array(field.data_type(), batch.num_rows())),
         })
         .collect::<Result<Vec<ArrayRef>, _>>()?;

@@ -18,12 +18,8 @@ use arrow::datatypes::SchemaRef;
 use deltalake::DeltaTable;
 use deltalake::kernel::Version;
 use deltalake::kernel::transaction::TransactionError;
-use deltalake::logstore::object_store::{
-    Error as StoreError, ObjectStore, ObjectStoreExt, path::Path,
-};
-use deltalake::logstore::{
-    CommitOrBytes, LogStoreRef, StorageConfig, commit_uri_from_version, logstore_for,
-};
+use deltalake::logstore::object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, path::Path};
+use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, commit_uri_from_version, logstore_for};
 use deltalake::protocol::checkpoints;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
@@ -83,11 +79,7 @@ impl LakeTable {
     /// `txns` are the applications whose `txn` versions will be asked for.
     pub async fn open(location: &Url, txns: &[&str]) -> Result<Self, LakeError> {
         let log_store = logstore_for(location, StorageConfig::default())?;
-        let folder = if location.scheme() == "file" {
-            location.to_file_path().ok()
-        } else {
-            None
-        };
+        let folder = if location.scheme() == "file" { location.to_file_path().ok() } else { None };
         let mut table = Self {
             log_store,
             folder,
@@ -115,18 +107,11 @@ impl LakeTable {
         delta.load().await?;
         let state = delta.snapshot()?;
         let metadata = state.metadata();
-        self.properties = metadata
-            .configuration()
-            .iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
+        self.properties = metadata.configuration().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         self.identity = metadata.id().to_owned();
         self.created_ms = metadata.created_time().unwrap_or(self.created_ms);
         let schema = self.properties.get(SCHEMA_PROPERTY).ok_or_else(|| {
-            LakeError::Schema(format!(
-                "{} is a Delta table that Weir did not make",
-                self.log_store.root_url()
-            ))
+            LakeError::Schema(format!("{} is a Delta table that Weir did not make", self.log_store.root_url()))
         })?;
         self.schema = Some(decode_schema(schema)?);
         let mut before = std::mem::take(&mut self.files);
@@ -144,13 +129,9 @@ impl LakeTable {
             self.files.insert(path, file);
         }
         let now = now_ms();
-        self.removed
-            .extend(before.into_values().map(|file| (file, now)));
+        self.removed.extend(before.into_values().map(|file| (file, now)));
         for (application, version) in self.txns.iter_mut() {
-            *version = state
-                .transaction_version(self.log_store.as_ref(), application)
-                .await?
-                .unwrap_or(0);
+            *version = state.transaction_version(self.log_store.as_ref(), application).await?.unwrap_or(0);
         }
         self.version = delta.version();
         Ok(())
@@ -189,11 +170,7 @@ impl LakeTable {
     /// Bytes of live and of removed but kept files.
     pub fn bytes(&self) -> u64 {
         let removed = self.removed.iter().map(|(file, _)| file.size);
-        self.files
-            .values()
-            .map(|file| file.size)
-            .chain(removed)
-            .sum()
+        self.files.values().map(|file| file.size).chain(removed).sum()
     }
 
     /// The store whose root is the table.
@@ -222,12 +199,7 @@ impl LakeTable {
                 Err(TransactionError::VersionAlreadyExists(_)) => {
                     attempts += 1;
                     self.load().await?;
-                    if !commit
-                        .removed
-                        .iter()
-                        .all(|path| self.files.contains_key(path))
-                        || attempts > 10
-                    {
+                    if !commit.removed.iter().all(|path| self.files.contains_key(path)) || attempts > 10 {
                         return Err(LakeError::Conflict(self.log_store.root_url().to_string()));
                     }
                 }
@@ -243,12 +215,8 @@ impl LakeTable {
             "isBlindAppend": commit.removed.is_empty(), "txnId": Uuid::new_v4().to_string(),
         }})];
         let schema = commit.schema.as_ref().or(self.schema.as_ref());
-        let schema = schema
-            .ok_or_else(|| LakeError::Schema("a table's first commit has no schema".into()))?;
-        let new_schema = commit
-            .schema
-            .as_ref()
-            .is_some_and(|new| Some(new) != self.schema.as_ref());
+        let schema = schema.ok_or_else(|| LakeError::Schema("a table's first commit has no schema".into()))?;
+        let new_schema = commit.schema.as_ref().is_some_and(|new| Some(new) != self.schema.as_ref());
         if new_schema {
             actions.push(json!({ "protocol": protocol(schema) }));
         }
@@ -260,9 +228,7 @@ impl LakeTable {
             }}));
         }
         for (application, version) in &commit.txns {
-            actions.push(
-                json!({ "txn": { "appId": application, "version": version, "lastUpdated": now } }),
-            );
+            actions.push(json!({ "txn": { "appId": application, "version": version, "lastUpdated": now } }));
         }
         for path in &commit.removed {
             let size = self.files.get(path).map(|file| file.size);
@@ -279,8 +245,7 @@ impl LakeTable {
         }
         let mut body = Vec::new();
         for action in actions {
-            serde_json::to_writer(&mut body, &action)
-                .map_err(|error| LakeError::Log(error.to_string()))?;
+            serde_json::to_writer(&mut body, &action).map_err(|error| LakeError::Log(error.to_string()))?;
             body.push(b'\n');
         }
         Ok(body)
@@ -288,14 +253,8 @@ impl LakeTable {
 
     fn configuration(&self, commit: &Commit, schema: &SchemaRef) -> BTreeMap<String, String> {
         let mut configuration = self.properties.clone();
-        configuration.insert(
-            "delta.deletedFileRetentionDuration".into(),
-            "interval 1 hours".into(),
-        );
-        configuration.insert(
-            "delta.logRetentionDuration".into(),
-            "interval 7 days".into(),
-        );
+        configuration.insert("delta.deletedFileRetentionDuration".into(), "interval 1 hours".into());
+        configuration.insert("delta.logRetentionDuration".into(), "interval 7 days".into());
         configuration.insert(SCHEMA_PROPERTY.into(), encode_schema(schema));
         for (name, value) in &commit.properties {
             match value {
@@ -342,29 +301,19 @@ impl LakeTable {
     async fn write_log(&self, version: Version, body: Vec<u8>) -> Result<(), TransactionError> {
         let Some(folder) = &self.folder else {
             let body = CommitOrBytes::LogBytes(body.into());
-            return self
-                .log_store
-                .write_commit_entry(version, body, Uuid::new_v4())
-                .await;
+            return self.log_store.write_commit_entry(version, body, Uuid::new_v4()).await;
         };
         let store = self.store();
         let target = commit_uri_from_version(Some(version));
         let draft = Path::from(format!("_delta_log/.{}.tmp", Uuid::new_v4().simple()));
         store.put(&draft, body.into()).await?;
-        let failed = |error: LakeError| TransactionError::LogStoreError {
-            msg: error.to_string(),
-            source: Box::new(error),
-        };
-        sync(vec![folder.join(draft.as_ref())])
-            .await
-            .map_err(failed)?;
-        store
-            .rename_if_not_exists(&draft, &target)
-            .await
-            .map_err(|error| match error {
-                StoreError::AlreadyExists { .. } => TransactionError::VersionAlreadyExists(version),
-                other => other.into(),
-            })?;
+        let failed =
+            |error: LakeError| TransactionError::LogStoreError { msg: error.to_string(), source: Box::new(error) };
+        sync(vec![folder.join(draft.as_ref())]).await.map_err(failed)?;
+        store.rename_if_not_exists(&draft, &target).await.map_err(|error| match error {
+            StoreError::AlreadyExists { .. } => TransactionError::VersionAlreadyExists(version),
+            other => other.into(),
+        })?;
         let mut folders = vec![folder.join("_delta_log")];
         if version == 0 {
             folders.extend(folder.ancestors().take(3).map(PathBuf::from));
@@ -397,11 +346,7 @@ impl LakeTable {
         }
         let now = now_ms();
         if !self.swept {
-            let known: HashSet<&str> = self
-                .removed
-                .iter()
-                .map(|(file, _)| file.path.as_str())
-                .collect();
+            let known: HashSet<&str> = self.removed.iter().map(|(file, _)| file.path.as_str()).collect();
             let mut orphans = Vec::new();
             let store = self.store();
             let mut listing = store.list(None);
@@ -409,16 +354,9 @@ impl LakeTable {
                 let path = meta.location.to_string();
                 // A file younger than this opening may be about to be committed.
                 let old = meta.last_modified.timestamp_millis() < self.opened_ms;
-                let ours =
-                    path.ends_with(".parquet") && !path.starts_with('_') && !path.contains('/');
-                if old && ours && !self.files.contains_key(&path) && !known.contains(path.as_str())
-                {
-                    let file = DataFile::listed(
-                        path,
-                        meta.size,
-                        None,
-                        meta.last_modified.timestamp_millis(),
-                    );
+                let ours = path.ends_with(".parquet") && !path.starts_with('_') && !path.contains('/');
+                if old && ours && !self.files.contains_key(&path) && !known.contains(path.as_str()) {
+                    let file = DataFile::listed(path, meta.size, None, meta.last_modified.timestamp_millis());
                     orphans.push((Arc::new(file), now));
                 }
             }
@@ -433,10 +371,7 @@ impl LakeTable {
         self.removed = kept;
         let due: Vec<(Arc<DataFile>, i64)> = due;
         let store = self.store();
-        let paths = due
-            .into_iter()
-            .map(|(file, _)| Ok(Path::from(file.path.as_str())))
-            .collect::<Vec<_>>();
+        let paths = due.into_iter().map(|(file, _)| Ok(Path::from(file.path.as_str()))).collect::<Vec<_>>();
         let mut deletions = store.delete_stream(futures::stream::iter(paths).boxed());
         while let Some(deleted) = deletions.next().await {
             match deleted {

@@ -45,8 +45,15 @@ impl MediaType {
         let Some(content_type) = content_type else { return Self::Json };
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
-            "" | "application/json" | "text/plain" | "text/json" | "application/x-ndjson" | "application/ndjson"
-            | "application/jsonl" | "application/x-jsonlines" | "application/json-seq" => Self::Json,
+            ""
+            | "application/json"
+            | "text/plain"
+            | "text/json"
+            | "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonlines"
+            | "application/json-seq" => Self::Json,
             other if other.ends_with("+json") => Self::Json,
             _ => Self::Other,
         }
@@ -155,23 +162,18 @@ fn split(body: &Bytes) -> Result<Records, EventError> {
         .map_err(|error| syntax("the body is not UTF-8 text".into(), error.valid_up_to(), None))?;
     let start_of = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
     let mut ranges = Vec::new();
-    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<&serde_json::value::RawValue>();
-    let mut array = false;
+    let stream = serde_json::Deserializer::from_str(text).into_iter::<&serde_json::value::RawValue>();
+    let array = text.trim_start().starts_with('[');
     let mut parts: Vec<&str> = Vec::new();
-    if text.trim_start().starts_with('[') {
-        array = true;
-        let elements: Vec<&serde_json::value::RawValue> = serde_json::from_str(text)
-            .map_err(|error| syntax(error.to_string(), position_of(text, &error), None))?;
+    if array {
+        let elements: Vec<&serde_json::value::RawValue> =
+            serde_json::from_str(text).map_err(|error| syntax(error.to_string(), position_of(text, &error), None))?;
         parts.extend(elements.iter().map(|element| element.get()));
-    }
-    while !array {
-        let event = parts.len();
-        match stream.next() {
-            None => break,
-            Some(Ok(value)) => parts.push(value.get()),
-            Some(Err(error)) => {
-                return Err(syntax(error.to_string(), position_of(text, &error), Some(event)));
-            }
+    } else {
+        for value in stream {
+            let event = parts.len();
+            let value = value.map_err(|error| syntax(error.to_string(), position_of(text, &error), Some(event)))?;
+            parts.push(value.get());
         }
     }
     for (event, part) in parts.iter().enumerate() {

@@ -49,8 +49,9 @@ impl BeaconInput {
         if cursor.0.is_empty() {
             return Ok(0);
         }
-        let position: Position = serde_json::from_str(&cursor.0)
-            .map_err(|error| InputError::Stopped(format!("the stored cursor `{}` cannot be read: {error}", cursor.0)))?;
+        let position: Position = serde_json::from_str(&cursor.0).map_err(|error| {
+            InputError::Stopped(format!("the stored cursor `{}` cannot be read: {error}", cursor.0))
+        })?;
         Ok(position.next)
     }
 }

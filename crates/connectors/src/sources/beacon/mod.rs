@@ -13,7 +13,7 @@ mod log;
 mod origin;
 mod server;
 
-pub use event::{EventError, MediaType, events_of_body, event_of_query};
+pub use event::{EventError, MediaType, event_of_query, events_of_body};
 pub use input::BeaconInput;
 pub use log::{Appended, Block, Event, EventLog, Refused};
 pub use origin::Origin;

@@ -130,7 +130,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch:
         };
         let (place, accepted) = tokio::select! {
             next = next => next,
-            _ = stopping.wait_for(|stop| *stop) => break,
+            () = told(&mut stopping) => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -174,7 +174,7 @@ async fn serve(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>, mut stoppin
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stopping.wait_for(|stop| *stop) => {
+        () = told(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -182,6 +182,11 @@ async fn serve(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>, mut stoppin
     if let Err(error) = ended {
         tracing::debug!(%error, %peer, "a connection to the beacon broke off");
     }
+}
+
+/// Returns when the server is stopped, or dropped.
+async fn told(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 enum Route<'a> {
@@ -211,36 +216,34 @@ impl Shared {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &str) -> Answer {
-        let method = request.method();
-        match route(request.uri().path()) {
-            Route::None => answer::refused(
-                StatusCode::NOT_FOUND,
-                "events go to POST /events/INPUT or GET /i/INPUT?name=value&...",
-            ),
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        match route(&path) {
+            Route::None => {
+                answer::refused(StatusCode::NOT_FOUND, "events go to POST /events/INPUT or GET /i/INPUT?name=value&...")
+            }
             Route::Pixel(_) | Route::Events(_) if method == Method::OPTIONS => answer::preflight(),
             Route::Pixel(name) => match (self.inputs.get(name), method) {
                 (None, _) => answer::unknown_input(name, &self.names),
-                (Some(log), &Method::GET) => self.take_query(log.as_ref(), &request, peer).await,
+                (Some(log), Method::GET) => self.take_query(log.as_ref(), request, peer).await,
                 _ => answer::method_not_allowed("GET, OPTIONS"),
             },
             Route::Events(name) => match (self.inputs.get(name), method) {
                 (None, _) => answer::unknown_input(name, &self.names),
-                (Some(log), &Method::POST) => {
-                    let log = Arc::clone(log);
-                    self.take_body(log.as_ref(), request, peer).await
-                }
+                (Some(log), Method::POST) => self.take_body(log.as_ref(), request, peer).await,
                 _ => answer::method_not_allowed("POST, OPTIONS"),
             },
         }
     }
 
-    async fn take_query(&self, log: &dyn EventLog, request: &Request<Incoming>, peer: &str) -> Answer {
+    async fn take_query(&self, log: &dyn EventLog, request: Request<Incoming>, peer: &str) -> Answer {
         let value = match event_of_query(request.uri().query().unwrap_or_default()) {
             Ok(value) => value,
             Err(error) => return answer::bad_events(&error),
         };
         let headers = self.origin(request.headers(), peer);
         let event = Event { arrival: self.clock.now(), headers, value };
+        drop(request);
         match append(log, vec![event]).await {
             Ok(()) => answer::pixel(),
             Err(answer) => answer,

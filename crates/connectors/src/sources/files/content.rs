@@ -49,13 +49,7 @@ struct Digest {
 impl Digest {
     /// Goes on behind `length` bytes, a whole number of blocks, whose chain is `chain`.
     fn at(length: u64, chain: u128) -> Self {
-        Self {
-            chain,
-            block: Box::new(Xxh3::new()),
-            length,
-            chains: [chain].into(),
-            first: length / BLOCK_SIZE,
-        }
+        Self { chain, block: Box::new(Xxh3::new()), length, chains: [chain].into(), first: length / BLOCK_SIZE }
     }
 
     fn update(&mut self, mut bytes: &[u8]) {

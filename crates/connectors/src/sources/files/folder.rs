@@ -133,9 +133,11 @@ impl Folder {
 
     /// Puts a settled file back, to be looked at again.
     pub fn wait_for(&mut self, name: &str, elapsed: Duration) {
-        self.waiting
-            .entry(name.to_owned())
-            .or_insert(Waiting { stamp: None, first_look: elapsed, unchanged_since: elapsed });
+        self.waiting.entry(name.to_owned()).or_insert(Waiting {
+            stamp: None,
+            first_look: elapsed,
+            unchanged_since: elapsed,
+        });
     }
 
     fn list(

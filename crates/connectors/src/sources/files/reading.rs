@@ -422,8 +422,7 @@ impl ChunkBuilder {
         let files: ArrayRef = Arc::new(files.collect::<StringArray>());
         let arrivals = TimestampMicrosecondArray::from(chunk.arrivals.clone()).with_timezone("UTC");
         let arrivals: ArrayRef = Arc::new(arrivals);
-        chunk.attributes =
-            Attributes { columns: vec![(Attribute::File, files), (Attribute::Arrival, arrivals)] };
+        chunk.attributes = Attributes { columns: vec![(Attribute::File, files), (Attribute::Arrival, arrivals)] };
         self.chunks.push(chunk);
     }
 
