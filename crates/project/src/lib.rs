@@ -1,1 +1,28 @@
-//! The user's folder: read, resolved, validated; its graph and its versions. This crate runs nothing.
+//! The user's folder: read, resolved, validated; its graph and its versions.
+//!
+//! [`Project::read`] is the one way in. It reads everything, touches nothing outside the folder and reports every
+//! mistake at once, each with file, line, column and a hint. This crate runs nothing.
+
+mod document;
+mod fields;
+pub mod keys;
+pub mod manifest;
+pub mod mistake;
+pub mod model;
+mod project;
+pub mod quantity;
+pub mod secret;
+pub mod settings;
+pub mod sink;
+pub mod source;
+pub mod test_case;
+
+pub use manifest::{Change, ChangeKind, ChangeSeverity, Manifest, ManifestEntry, What};
+pub use mistake::{Mistake, Severity};
+pub use model::{Model, OnError, Refresh};
+pub use project::{Project, Reading};
+pub use secret::{Secret, Template};
+pub use settings::Settings;
+pub use sink::{Sink, SinkKind};
+pub use source::{Source, SourceKind};
+pub use test_case::TestCase;

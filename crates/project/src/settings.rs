@@ -1,0 +1,170 @@
+//! `weir.toml` and its overlay `weir.PROFILE.toml`, as typed settings.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::fields::{Fields, Layer};
+use crate::keys;
+use crate::mistake::Mistake;
+
+/// All settings, each with its default filled in. Paths are joined to the project's folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `[log]`.
+    pub log: LogSettings,
+    /// `[epoch]`.
+    pub epoch: EpochSettings,
+    /// `[lake]`.
+    pub lake: LakeSettings,
+    /// `[state]`.
+    pub state: StateSettings,
+    /// `[server]`.
+    pub server: ServerSettings,
+    /// `[query]`.
+    pub query: QuerySettings,
+    /// `[schedule]`.
+    pub schedule: ScheduleSettings,
+}
+
+/// The durable log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogSettings {
+    /// Folder of the log.
+    pub path: PathBuf,
+    /// Size at which a segment is closed, bytes.
+    pub segment_bytes: u64,
+    /// Bytes that may wait to be written before senders are refused.
+    pub queue_bytes_max: u64,
+    /// Free disk space that is never used up, bytes.
+    pub disk_reserve: u64,
+}
+
+/// How the stream is cut.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpochSettings {
+    /// Shortest time from one epoch to the next.
+    pub interval_min: Duration,
+    /// Records of one epoch at most.
+    pub rows_max: u64,
+    /// Bytes of one epoch at most.
+    pub bytes_max: u64,
+    /// A partition without records for so long is idle: it no longer holds back the watermark.
+    pub idle_after: Duration,
+}
+
+/// The lake.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LakeSettings {
+    /// Folder of the tables.
+    pub path: PathBuf,
+    /// How often history is committed.
+    pub landing_interval: Duration,
+    /// Bytes waiting in memory that are committed at once.
+    pub landing_bytes_max: u64,
+    /// How often small files are merged.
+    pub compaction_interval: Duration,
+}
+
+/// State of models.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateSettings {
+    /// Folder of the checkpoints.
+    pub path: PathBuf,
+    /// Memory that state may take, bytes.
+    pub memory_max: u64,
+    /// How often state is saved.
+    pub checkpoint_interval: Duration,
+}
+
+/// Listeners.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerSettings {
+    /// Queries, lookups, status and metrics.
+    pub listen: SocketAddr,
+    /// Beacons.
+    pub beacon_listen: SocketAddr,
+    /// Largest body a beacon may send, bytes.
+    pub beacon_body_max: u64,
+}
+
+/// Limits of queries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuerySettings {
+    /// Memory for all queries together, bytes.
+    pub memory_max: u64,
+    /// Longest run of one query.
+    pub time_max: Duration,
+    /// Most rows that one query may return.
+    pub rows_max: u64,
+    /// Queries at one time.
+    pub concurrency: u64,
+}
+
+/// Calendar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScheduleSettings {
+    /// Time zone of days and schedules, an IANA name.
+    pub zone: String,
+}
+
+impl Settings {
+    /// The defaults for a project in `dir`.
+    pub fn defaults(dir: &Path) -> Self {
+        Self::read(dir, &[], &mut Vec::new())
+    }
+
+    /// Reads the layers, the later overriding the earlier, entry by entry.
+    pub(crate) fn read(dir: &Path, layers: &[Layer<'_>], mistakes: &mut Vec<Mistake>) -> Self {
+        Fields::new(&keys::SETTINGS, "", layers.to_vec()).check_sections(mistakes);
+        let section = |name: &'static str, mistakes: &mut Vec<Mistake>| {
+            let fields = Fields::of_section(&keys::SETTINGS, name, layers, mistakes);
+            fields.check_names(None, mistakes);
+            fields
+        };
+        let log = section("log", mistakes);
+        let log = LogSettings {
+            path: dir.join(log.text("path", mistakes).unwrap_or_default()),
+            segment_bytes: log.bytes("segment_bytes", mistakes),
+            queue_bytes_max: log.bytes("queue_bytes_max", mistakes),
+            disk_reserve: log.bytes("disk_reserve", mistakes),
+        };
+        let epoch = section("epoch", mistakes);
+        let epoch = EpochSettings {
+            interval_min: epoch.duration("interval_min", mistakes).unwrap_or_default(),
+            rows_max: epoch.positive("rows_max", mistakes),
+            bytes_max: epoch.bytes("bytes_max", mistakes),
+            idle_after: epoch.duration("idle_after", mistakes).unwrap_or_default(),
+        };
+        let lake = section("lake", mistakes);
+        let lake = LakeSettings {
+            path: dir.join(lake.text("path", mistakes).unwrap_or_default()),
+            landing_interval: lake.duration("landing_interval", mistakes).unwrap_or_default(),
+            landing_bytes_max: lake.bytes("landing_bytes_max", mistakes),
+            compaction_interval: lake.duration("compaction_interval", mistakes).unwrap_or_default(),
+        };
+        let state = section("state", mistakes);
+        let state = StateSettings {
+            path: dir.join(state.text("path", mistakes).unwrap_or_default()),
+            memory_max: state.bytes("memory_max", mistakes),
+            checkpoint_interval: state.duration("checkpoint_interval", mistakes).unwrap_or_default(),
+        };
+        let server = section("server", mistakes);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = ServerSettings {
+            listen: server.address("listen", mistakes).unwrap_or(nowhere),
+            beacon_listen: server.address("beacon_listen", mistakes).unwrap_or(nowhere),
+            beacon_body_max: server.bytes("beacon_body_max", mistakes),
+        };
+        let query = section("query", mistakes);
+        let query = QuerySettings {
+            memory_max: query.bytes("memory_max", mistakes),
+            time_max: query.duration("time_max", mistakes).unwrap_or_default(),
+            rows_max: query.positive("rows_max", mistakes),
+            concurrency: query.positive("concurrency", mistakes),
+        };
+        let schedule = section("schedule", mistakes);
+        let schedule = ScheduleSettings { zone: schedule.text("zone", mistakes).unwrap_or_default() };
+        Settings { log, epoch, lake, state, server, query, schedule }
+    }
+}
