@@ -1,12 +1,15 @@
 //! A change of a relation: rows with weights.
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions,
-};
-use arrow::compute::{concat, concat_batches, filter, filter_record_batch};
+use crate::arrangement::{EncodedRows, RowEncoding, hash_of};
+use crate::operators::EngineError;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat, concat_batches, filter, filter_record_batch, take};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Name of a relation as SQL knows it, lower case, with its schema where it has one: `finance.daily`.
 pub type Relation = Arc<str>;
@@ -62,8 +65,7 @@ impl Delta {
             [one] => Ok(one.clone()),
             many => {
                 let rows = concat_batches(schema, many.iter().map(|d| &d.rows))?;
-                let weights: Vec<&dyn Array> =
-                    many.iter().map(|d| &d.weights as &dyn Array).collect();
+                let weights: Vec<&dyn Array> = many.iter().map(|d| &d.weights as &dyn Array).collect();
                 let weights: ArrayRef = concat(&weights)?;
                 let weights = weights.as_primitive::<Int64Type>().clone();
                 Ok(Delta::new(rows, weights))
@@ -73,12 +75,7 @@ impl Delta {
 
     /// The same rows with each weight turned around: what takes this change back.
     pub fn negate(&self) -> Delta {
-        let weights = self
-            .weights
-            .values()
-            .iter()
-            .map(|w| w.wrapping_neg())
-            .collect();
+        let weights = self.weights.values().iter().map(|w| w.wrapping_neg()).collect();
         Delta::new(self.rows.clone(), Int64Array::new(weights, None))
     }
 
@@ -86,10 +83,7 @@ impl Delta {
     pub fn filter(&self, mask: &BooleanArray) -> Result<Delta, ArrowError> {
         let rows = filter_record_batch(&self.rows, mask)?;
         let weights = filter(&self.weights, mask)?;
-        Ok(Delta::new(
-            rows,
-            weights.as_primitive::<Int64Type>().clone(),
-        ))
+        Ok(Delta::new(rows, weights.as_primitive::<Int64Type>().clone()))
     }
 
     /// The same rows under another schema with the same column types.
@@ -99,4 +93,75 @@ impl Delta {
         let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
         Ok(Delta::new(rows, self.weights.clone()))
     }
+
+    /// The rows at `indices`, with `weights` of their own.
+    pub fn pick(&self, indices: Vec<u32>, weights: Vec<i64>) -> Result<Delta, ArrowError> {
+        let rows = pick_rows(&self.rows, &UInt32Array::from(indices))?;
+        Ok(Delta::new(rows, Int64Array::from(weights)))
+    }
+
+    /// The same change with each row at most once and no weight of zero. Rows keep the order of their first place.
+    pub fn consolidate(&self) -> Result<Delta, EngineError> {
+        let rows = self.encoded()?;
+        // The row at which each different row is first met, found by the row's hash.
+        let mut seen: HashTable<(u64, u32)> = HashTable::with_capacity(self.len());
+        let mut sums = vec![0_i64; self.len()];
+        for (row, &weight) in self.weights.values().iter().enumerate() {
+            let bytes = rows.get(row);
+            let hash = hash_of(bytes);
+            let same = |&(h, first): &(u64, u32)| h == hash && rows.get(first as usize) == bytes;
+            let first = match seen.entry(hash, same, |&(h, _)| h) {
+                Entry::Occupied(entry) => entry.get().1,
+                Entry::Vacant(entry) => entry.insert((hash, row as u32)).get().1,
+            };
+            sums[first as usize] = sums[first as usize].wrapping_add(weight);
+        }
+        let kept = sums.iter().filter(|&&weight| weight != 0).count();
+        if kept == self.len() {
+            return Ok(self.clone());
+        }
+        let indices: Vec<u32> = (0..self.len() as u32).filter(|&row| sums[row as usize] != 0).collect();
+        sums.retain(|&weight| weight != 0);
+        Ok(self.pick(indices, sums)?)
+    }
+
+    /// A number that equal changes share whatever their order, cuts and repetitions: the checksum of a sum of deltas is
+    /// the wrapping sum of their checksums, and that of nothing is 0.
+    ///
+    /// The sum over the rows of xxh3-128 of the row's canonical bytes, times the weight, modulo 2^128. Names of columns
+    /// do not count; -0.0 is 0.0, and all NaN are one.
+    pub fn checksum(&self) -> Result<u128, EngineError> {
+        let rows = self.encoded()?;
+        let weights = self.weights.values().iter().enumerate();
+        Ok(weights.fold(0, |sum: u128, (row, &weight)| {
+            sum.wrapping_add(xxh3_128(rows.get(row)).wrapping_mul(i128::from(weight) as u128))
+        }))
+    }
+
+    /// The rows, each as often as its weight says. Fails when the consolidated change takes rows away.
+    pub fn expand(&self) -> Result<RecordBatch, EngineError> {
+        if self.weights.values().iter().all(|&weight| weight == 1) {
+            return Ok(self.rows.clone());
+        }
+        let one = self.consolidate()?;
+        let mut indices = Vec::with_capacity(one.len());
+        for (row, &weight) in one.weights.values().iter().enumerate() {
+            let times = usize::try_from(weight).map_err(|_| EngineError::NegativeWeight { operator: "expand" })?;
+            indices.extend(std::iter::repeat_n(row as u32, times));
+        }
+        Ok(pick_rows(&one.rows, &UInt32Array::from(indices))?)
+    }
+
+    fn encoded(&self) -> Result<EncodedRows, ArrowError> {
+        let schema = self.rows.schema_ref();
+        let types = schema.fields().iter().map(|field| field.data_type().clone()).collect();
+        RowEncoding::new(types)?.encode(self.rows.columns(), self.len())
+    }
+}
+
+/// The rows at `indices`, which also works for no columns.
+pub(crate) fn pick_rows(rows: &RecordBatch, indices: &UInt32Array) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+    let columns = rows.columns().iter().map(|column| take(column, indices, None)).collect::<Result<_, _>>()?;
+    RecordBatch::try_new_with_options(rows.schema(), columns, &options)
 }

@@ -5,6 +5,7 @@
 //! clock of the last epoch, row for row and weight for weight, whatever the cuts. This crate does not know
 //! sources, sinks or the network.
 
+mod arrangement;
 pub mod batch;
 pub mod dataflow;
 pub mod delta;
@@ -13,6 +14,7 @@ pub mod exact;
 pub mod operators;
 pub mod planner;
 
+pub use arrangement::{canonical_batch, canonical_floats};
 pub use dataflow::{Dataflow, StepOutput};
 pub use delta::{Delta, Relation};
 pub use errors::{PlanError, PlanErrorKind};

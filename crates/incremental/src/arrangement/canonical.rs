@@ -1,9 +1,7 @@
 //! One form for equal floats: -0.0 becomes 0.0 and every NaN the same NaN, also inside nested values.
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, make_array};
-use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float16Type, Float32Type, Float64Type,
-};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, Float64Type};
 use arrow::error::ArrowError;
 use std::sync::Arc;
 
@@ -26,22 +24,34 @@ pub fn has_floats(data_type: &DataType) -> bool {
 /// The array with canonical floats; the same array where nothing has to change.
 pub fn canonical_floats(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
-        DataType::Float64 => Ok(canonical::<Float64Type>(array, |v| {
-            if v.is_nan() { f64::NAN } else { v + 0.0 }
-        }, |v| v.to_bits())),
-        DataType::Float32 => Ok(canonical::<Float32Type>(array, |v| {
-            if v.is_nan() { f32::NAN } else { v + 0.0 }
-        }, |v| u64::from(v.to_bits()))),
-        DataType::Float16 => Ok(canonical::<Float16Type>(array, |v| {
-            let zero = <Float16Type as ArrowPrimitiveType>::Native::ZERO;
-            if v.is_nan() {
-                <Float16Type as ArrowPrimitiveType>::Native::NAN
-            } else if v == zero {
-                zero
-            } else {
-                v
-            }
-        }, |v| u64::from(v.to_bits()))),
+        DataType::Float64 => Ok(canonical::<Float64Type>(
+            array,
+            |v| {
+                if v.is_nan() { f64::NAN } else { v + 0.0 }
+            },
+            |v| v.to_bits(),
+        )),
+        DataType::Float32 => Ok(canonical::<Float32Type>(
+            array,
+            |v| {
+                if v.is_nan() { f32::NAN } else { v + 0.0 }
+            },
+            |v| u64::from(v.to_bits()),
+        )),
+        DataType::Float16 => Ok(canonical::<Float16Type>(
+            array,
+            |v| {
+                let zero = <Float16Type as ArrowPrimitiveType>::Native::ZERO;
+                if v.is_nan() {
+                    <Float16Type as ArrowPrimitiveType>::Native::NAN
+                } else if v == zero {
+                    zero
+                } else {
+                    v
+                }
+            },
+            |v| u64::from(v.to_bits()),
+        )),
         data_type if has_floats(data_type) => {
             let data = array.to_data();
             let children = data

@@ -29,11 +29,6 @@ impl EncodedRows {
         self.len
     }
 
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The bytes of a row.
     pub fn get(&self, row: usize) -> &[u8] {
         self.rows.as_ref().map_or(&[], |rows| rows.row(row).data())
@@ -56,8 +51,7 @@ impl RowEncoding {
             return Ok(EncodedRows { rows: None, len });
         }
         let rows = if self.floats {
-            let columns =
-                columns.iter().map(canonical_floats).collect::<Result<Vec<_>, _>>()?;
+            let columns = columns.iter().map(canonical_floats).collect::<Result<Vec<_>, _>>()?;
             self.converter.convert_columns(&columns)?
         } else {
             self.converter.convert_columns(columns)?
@@ -66,10 +60,7 @@ impl RowEncoding {
     }
 
     /// The columns of encoded rows.
-    pub fn decode<'a>(
-        &'a self,
-        rows: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Vec<ArrayRef>, ArrowError> {
+    pub fn decode<'a>(&'a self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, ArrowError> {
         if self.types.is_empty() {
             return Ok(Vec::new());
         }

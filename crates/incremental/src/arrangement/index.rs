@@ -58,6 +58,7 @@ impl Index {
     }
 
     /// Number of keys.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.shards.iter().map(HashTable::len).sum()
     }

@@ -9,8 +9,8 @@ mod encoding;
 mod index;
 mod multisets;
 
-pub use canonical::{canonical_batch, canonical_floats, has_floats};
-pub use encoding::{EncodedRows, RowEncoding};
+pub use canonical::{canonical_batch, canonical_floats};
+pub(crate) use encoding::{EncodedRows, RowEncoding};
 pub(crate) use index::{Index, hash_of};
 pub(crate) use multisets::{EMPTY, Head, Multisets};
 
@@ -48,9 +48,7 @@ impl Arrangement {
         };
         let all: Vec<usize> = keys.iter().chain(&rest).copied().collect();
         // A column may be named twice among the keys; the first is as good as the second.
-        let order = (0..columns)
-            .map(|column| all.iter().position(|&c| c == column).unwrap_or_default())
-            .collect();
+        let order = (0..columns).map(|column| all.iter().position(|&c| c == column).unwrap_or_default()).collect();
         Ok(Self {
             key_encoding: RowEncoding::new(types(keys))?,
             rest_encoding: RowEncoding::new(types(&rest))?,
@@ -80,12 +78,7 @@ impl Arrangement {
     }
 
     /// Adds `weight` to one row of an encoded batch; returns its weight before and after.
-    pub fn add(
-        &mut self,
-        batch: &Encoded,
-        row: usize,
-        weight: i64,
-    ) -> Result<(i64, i64), EngineError> {
+    pub fn add(&mut self, batch: &Encoded, row: usize, weight: i64) -> Result<(i64, i64), EngineError> {
         self.add_row(batch.hashes[row], batch.keys.get(row), batch.rest.get(row), weight)
     }
 
@@ -112,8 +105,7 @@ impl Arrangement {
 
     /// The columns, in the order of the schema, of stored rows.
     pub fn decode(&self, records: &[u32]) -> Result<Vec<ArrayRef>, EngineError> {
-        let columns =
-            self.row_encoding.decode(records.iter().map(|&record| self.rows.row(record)))?;
+        let columns = self.row_encoding.decode(records.iter().map(|&record| self.rows.row(record)))?;
         Ok(self.order.iter().map(|&place| columns[place].clone()).collect())
     }
 
@@ -124,13 +116,7 @@ impl Arrangement {
         }
     }
 
-    fn add_row(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        rest: &[u8],
-        weight: i64,
-    ) -> Result<(i64, i64), EngineError> {
+    fn add_row(&mut self, hash: u64, key: &[u8], rest: &[u8], weight: i64) -> Result<(i64, i64), EngineError> {
         let rows = &mut self.rows;
         let place = self.index.entry(hash, |head| rows.has_key(head, key));
         let added = rows.add(place.value().unwrap_or(EMPTY), key, rest, weight)?;
@@ -154,14 +140,11 @@ impl State for Arrangement {
     }
 
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        let corrupt = || EngineError::StateCorrupt {
-            state: "arrangement".into(),
-            reason: "a row's weight is malformed".into(),
-        };
+        let corrupt =
+            || EngineError::StateCorrupt { state: "arrangement".into(), reason: "a row's weight is malformed".into() };
         let (key_len, weight) = value.split_first_chunk::<4>().ok_or_else(corrupt)?;
         let weight = i64::from_le_bytes(weight.try_into().map_err(|_| corrupt())?);
-        let (key, rest) =
-            key.split_at_checked(u32::from_le_bytes(*key_len) as usize).ok_or_else(corrupt)?;
+        let (key, rest) = key.split_at_checked(u32::from_le_bytes(*key_len) as usize).ok_or_else(corrupt)?;
         self.add_row(hash_of(key), key, rest, weight)?;
         self.rows.mark_persisted();
         Ok(())

@@ -39,13 +39,7 @@ pub(crate) struct Added {
 
 impl Multisets {
     /// Adds `weight` to the row `key` + `rest` of the multiset `head`, whose rows all have `key`.
-    pub fn add(
-        &mut self,
-        head: Head,
-        key: &[u8],
-        rest: &[u8],
-        weight: i64,
-    ) -> Result<Added, EngineError> {
+    pub fn add(&mut self, head: Head, key: &[u8], rest: &[u8], weight: i64) -> Result<Added, EngineError> {
         if head != EMPTY && head & BIG != 0 {
             return self.add_big(head, key, rest, weight);
         }
@@ -85,13 +79,7 @@ impl Multisets {
         Ok(Added { head, before: 0, after: weight })
     }
 
-    fn add_big(
-        &mut self,
-        head: Head,
-        key: &[u8],
-        rest: &[u8],
-        weight: i64,
-    ) -> Result<Added, EngineError> {
+    fn add_big(&mut self, head: Head, key: &[u8], rest: &[u8], weight: i64) -> Result<Added, EngineError> {
         let index = (head & !BIG) as usize;
         match self.big[index].find(&self.arena, key.len(), rest) {
             Ok(place) => {
@@ -122,9 +110,7 @@ impl Multisets {
     pub fn weight(&self, head: Head, key_len: usize, rest: &[u8]) -> i64 {
         if head != EMPTY && head & BIG != 0 {
             let list = &self.big[(head & !BIG) as usize];
-            return list
-                .find(&self.arena, key_len, rest)
-                .map_or(0, |place| self.arena.weight(list.at(place)));
+            return list.find(&self.arena, key_len, rest).map_or(0, |place| self.arena.weight(list.at(place)));
         }
         self.records(head)
             .find(|&record| self.arena.get(record)[key_len..] == *rest)
@@ -397,12 +383,7 @@ impl Ordered {
     }
 
     /// Where the row is, or where it belongs.
-    fn find(
-        &self,
-        arena: &Arena,
-        key_len: usize,
-        rest: &[u8],
-    ) -> Result<(usize, usize), (usize, usize)> {
+    fn find(&self, arena: &Arena, key_len: usize, rest: &[u8]) -> Result<(usize, usize), (usize, usize)> {
         let row = |record: Record| &arena.get(record)[key_len..];
         let chunk = self.chunks.partition_point(|records| row(records[0]) <= rest).saturating_sub(1);
         let Some(records) = self.chunks.get(chunk) else {

@@ -8,10 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn schema() -> Schema {
-    Schema::new(vec![
-        Field::new("value", DataType::Utf8, true),
-        Field::new("key", DataType::Int64, true),
-    ])
+    Schema::new(vec![Field::new("value", DataType::Utf8, true), Field::new("key", DataType::Int64, true)])
 }
 
 struct Draw(u64);
@@ -87,13 +84,11 @@ fn space_of_removed_rows_is_reused() {
     let mut arrangement = Arrangement::new(&schema(), &[1]).unwrap();
     let mut peak = 0;
     for round in 0..50_i64 {
-        let rows: Vec<(String, i64)> =
-            (0..500).map(|row| ("y".repeat(100), round * 500 + row)).collect();
+        let rows: Vec<(String, i64)> = (0..500).map(|row| ("y".repeat(100), round * 500 + row)).collect();
         let encoded = arrangement.encode(&batch(&rows)).unwrap();
         arrangement.apply(&encoded, &vec![1; 500]).unwrap();
         if round > 0 {
-            let old: Vec<(String, i64)> =
-                rows.iter().map(|(value, key)| (value.clone(), key - 500)).collect();
+            let old: Vec<(String, i64)> = rows.iter().map(|(value, key)| (value.clone(), key - 500)).collect();
             let encoded = arrangement.encode(&batch(&old)).unwrap();
             arrangement.apply(&encoded, &vec![-1; 500]).unwrap();
         }
@@ -106,8 +101,7 @@ fn space_of_removed_rows_is_reused() {
 #[test]
 fn compacting_keeps_every_row() {
     let mut arrangement = Arrangement::new(&schema(), &[1]).unwrap();
-    let rows: Vec<(String, i64)> =
-        (0..9000).map(|row| (format!("{row}{}", "z".repeat(200)), row % 700)).collect();
+    let rows: Vec<(String, i64)> = (0..9000).map(|row| (format!("{row}{}", "z".repeat(200)), row % 700)).collect();
     let encoded = arrangement.encode(&batch(&rows)).unwrap();
     arrangement.apply(&encoded, &vec![1; 9000]).unwrap();
     let before = arrangement.bytes();

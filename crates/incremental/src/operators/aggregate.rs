@@ -65,10 +65,7 @@ impl Aggregate {
         schema: SchemaRef,
     ) -> Result<Self, EngineError> {
         let _ = (input, calls);
-        Ok(Self {
-            schema,
-            global: groups.is_empty(),
-        })
+        Ok(Self { schema, global: groups.is_empty() })
     }
 
     /// Promises that the input never takes a row away, which saves the memory of all values for `min` and `max`.
@@ -86,11 +83,7 @@ impl Operator for Aggregate {
         self.schema.clone()
     }
 
-    fn step(
-        &mut self,
-        _inputs: &[&Delta],
-        _context: &mut StepContext<'_>,
-    ) -> Result<Delta, EngineError> {
+    fn step(&mut self, _inputs: &[&Delta], _context: &mut StepContext<'_>) -> Result<Delta, EngineError> {
         Err(EngineError::Internal("aggregate is being written".into()))
     }
 

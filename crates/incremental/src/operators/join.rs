@@ -70,11 +70,7 @@ impl Operator for Join {
         self.schema.clone()
     }
 
-    fn step(
-        &mut self,
-        _inputs: &[&Delta],
-        _context: &mut StepContext<'_>,
-    ) -> Result<Delta, EngineError> {
+    fn step(&mut self, _inputs: &[&Delta], _context: &mut StepContext<'_>) -> Result<Delta, EngineError> {
         Err(EngineError::Internal("join is being written".into()))
     }
 }

@@ -31,21 +31,14 @@ impl Map {
             fields.push(Field::new(name, data_type, expression.nullable(&input)?));
             expressions.push(expression);
         }
-        Ok(Self {
-            filter,
-            expressions,
-            schema: Arc::new(Schema::new(fields)),
-        })
+        Ok(Self { filter, expressions, schema: Arc::new(Schema::new(fields)) })
     }
 
     /// Only filters.
     pub fn filter(input: SchemaRef, filter: Arc<dyn PhysicalExpr>) -> Result<Self, EngineError> {
         let columns = input.fields().iter().enumerate().map(|(index, field)| {
             let column = datafusion::physical_expr::expressions::Column::new(field.name(), index);
-            (
-                Arc::new(column) as Arc<dyn PhysicalExpr>,
-                field.name().clone(),
-            )
+            (Arc::new(column) as Arc<dyn PhysicalExpr>, field.name().clone())
         });
         let mut map = Self::new(input.clone(), Some(filter), columns.collect())?;
         map.schema = input;
@@ -69,11 +62,7 @@ impl Operator for Map {
         self.schema.clone()
     }
 
-    fn step(
-        &mut self,
-        inputs: &[&Delta],
-        context: &mut StepContext<'_>,
-    ) -> Result<Delta, EngineError> {
+    fn step(&mut self, inputs: &[&Delta], context: &mut StepContext<'_>) -> Result<Delta, EngineError> {
         let mut input = inputs[0].clone();
         if input.is_empty() {
             return Ok(Delta::empty(self.schema.clone()));
@@ -102,17 +91,11 @@ fn all_true(mask: &BooleanArray) -> bool {
 }
 
 /// Turns failures over rows of `input` into row errors.
-pub(super) fn report(
-    input: &Delta,
-    failures: Vec<tolerant::Failure>,
-    context: &mut StepContext<'_>,
-) {
-    context
-        .errors
-        .extend(failures.into_iter().map(|failure| RowError {
-            expression: failure.expression,
-            message: failure.message,
-            row: input.rows.slice(failure.row, 1),
-            weight: input.weights.value(failure.row),
-        }));
+pub(super) fn report(input: &Delta, failures: Vec<tolerant::Failure>, context: &mut StepContext<'_>) {
+    context.errors.extend(failures.into_iter().map(|failure| RowError {
+        expression: failure.expression,
+        message: failure.message,
+        row: input.rows.slice(failure.row, 1),
+        weight: input.weights.value(failure.row),
+    }));
 }

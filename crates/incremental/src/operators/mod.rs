@@ -8,6 +8,7 @@ mod aggregate;
 mod distinct;
 mod join;
 mod map;
+mod parts;
 mod recompute;
 mod set_operation;
 mod temporal_filter;
@@ -90,11 +91,7 @@ pub trait Operator: Send {
 
     /// Takes one delta for each input (an empty one where there is no news) and returns the change of the output,
     /// not necessarily consolidated. After an error the operator's state is undefined.
-    fn step(
-        &mut self,
-        inputs: &[&Delta],
-        context: &mut StepContext<'_>,
-    ) -> Result<Delta, EngineError>;
+    fn step(&mut self, inputs: &[&Delta], context: &mut StepContext<'_>) -> Result<Delta, EngineError>;
 
     /// The earliest instant at which the output changes though no input does.
     fn next_due(&self) -> Option<i64> {

@@ -3,9 +3,8 @@
 //! A batch that fails is bisected down to single rows, so that one poisoned row costs a logarithm. Both tempos use
 //! this code, therefore they agree on which rows fail and with which message.
 
-use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_empty_array,
-};
+use crate::arrangement::canonical_floats;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_empty_array};
 use arrow::compute::{concat, prep_null_mask_filter};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -50,36 +49,26 @@ impl Evaluated {
 
 /// Evaluates `expressions` over `batch`, setting failing rows aside. The error is for failures that are not a row's:
 /// it cannot happen unless an expression does not fit the batch's schema.
-pub fn evaluate(
-    expressions: &[Arc<dyn PhysicalExpr>],
-    batch: &RecordBatch,
-) -> Result<Evaluated, DataFusionError> {
+pub fn evaluate(expressions: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Evaluated, DataFusionError> {
     if batch.num_rows() == 0 {
         let schema = batch.schema();
         let columns = expressions
             .iter()
             .map(|e| Ok(new_empty_array(&e.data_type(&schema)?)))
             .collect::<Result<_, DataFusionError>>()?;
-        return Ok(Evaluated {
-            columns,
-            failures: Vec::new(),
-        });
+        return Ok(Evaluated { columns, failures: Vec::new() });
     }
     if let Ok(columns) = evaluate_all(expressions, batch) {
-        return Ok(Evaluated {
-            columns,
-            failures: Vec::new(),
-        });
+        return Ok(Evaluated { columns, failures: Vec::new() });
     }
     let mut parts: Vec<Vec<ArrayRef>> = Vec::new();
     let mut failures = Vec::new();
     bisect(expressions, batch, 0, &mut parts, &mut failures);
-    let schema = batch.schema();
     let mut columns = Vec::with_capacity(expressions.len());
     for (index, expression) in expressions.iter().enumerate() {
         let pieces: Vec<_> = parts.iter().map(|p| p[index].as_ref()).collect();
         columns.push(match pieces.as_slice() {
-            [] => new_empty_array(&expression.data_type(&schema)?),
+            [] => new_empty_array(&expression.data_type(batch.schema_ref())?),
             pieces => concat(pieces)?,
         });
     }
@@ -97,20 +86,13 @@ pub fn evaluate_filter(
         return Ok((passed, evaluated.failures));
     };
     let mut values = passed.iter();
-    let mask: BooleanArray = kept
-        .values()
-        .iter()
-        .map(|kept| Some(kept && values.next().flatten().unwrap_or(false)))
-        .collect();
+    let mask: BooleanArray =
+        kept.values().iter().map(|kept| Some(kept && values.next().flatten().unwrap_or(false))).collect();
     Ok((mask, evaluated.failures))
 }
 
 /// A batch of `columns` with `rows` rows, which also works for no columns.
-pub fn batch_of(
-    schema: SchemaRef,
-    columns: Vec<ArrayRef>,
-    rows: usize,
-) -> Result<RecordBatch, ArrowError> {
+pub fn batch_of(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema, columns, &options)
 }
@@ -119,26 +101,21 @@ fn as_condition(column: &ArrayRef) -> Result<BooleanArray, DataFusionError> {
     let values = column
         .as_any()
         .downcast_ref::<BooleanArray>()
-        .ok_or_else(|| {
-            DataFusionError::Internal(format!(
-                "a condition is {}, not BOOLEAN",
-                column.data_type()
-            ))
-        })?;
+        .ok_or_else(|| DataFusionError::Internal(format!("a condition is {}, not BOOLEAN", column.data_type())))?;
     if values.null_count() == 0 {
         return Ok(values.clone());
     }
     Ok(prep_null_mask_filter(values))
 }
 
-fn evaluate_all(
-    expressions: &[Arc<dyn PhysicalExpr>],
-    batch: &RecordBatch,
-) -> Result<Vec<ArrayRef>, DataFusionError> {
-    expressions
-        .iter()
-        .map(|e| e.evaluate(batch)?.into_array(batch.num_rows()))
-        .collect()
+fn evaluate_all(expressions: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>, DataFusionError> {
+    expressions.iter().map(|expression| evaluate_one(expression, batch)).collect()
+}
+
+/// Floats are made canonical here, in both tempos, so that no later expression can tell equal floats apart.
+fn evaluate_one(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef, DataFusionError> {
+    let column = expression.evaluate(batch)?.into_array(batch.num_rows())?;
+    Ok(canonical_floats(&column)?)
 }
 
 /// `batch` is known to fail or has a single row; `offset` is its place in the whole.
@@ -153,7 +130,7 @@ fn bisect(
     if rows == 1 {
         let mut columns = Vec::with_capacity(expressions.len());
         for expression in expressions {
-            match expression.evaluate(batch).and_then(|v| v.into_array(1)) {
+            match evaluate_one(expression, batch) {
                 Ok(column) => columns.push(column),
                 Err(error) => {
                     failures.push(Failure {

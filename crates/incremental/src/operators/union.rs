@@ -25,11 +25,7 @@ impl Operator for Union {
         self.schema.clone()
     }
 
-    fn step(
-        &mut self,
-        inputs: &[&Delta],
-        _context: &mut StepContext<'_>,
-    ) -> Result<Delta, EngineError> {
+    fn step(&mut self, inputs: &[&Delta], _context: &mut StepContext<'_>) -> Result<Delta, EngineError> {
         let parts = inputs
             .iter()
             .filter(|delta| !delta.is_empty())
