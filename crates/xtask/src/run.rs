@@ -25,8 +25,7 @@ pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
 pub fn watched(command: &mut Command, mut look: impl FnMut(&str)) -> Result<bool> {
     let shown = show(command);
     eprintln!("$ {shown}");
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
     let output = child.stdout.take().context("a piped output")?;
     for line in BufReader::new(output).split(b'\n') {
         let line = line?;

@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn strings_and_comments_are_no_code() {
-        let lines = split("let a = \"x.unwrap() // \\\" y\"; // why\nlet b = r#\"// \"no\" \"#.len();\n/* a\nb */ c();");
+        let lines =
+            split("let a = \"x.unwrap() // \\\" y\"; // why\nlet b = r#\"// \"no\" \"#.len();\n/* a\nb */ c();");
         assert_eq!(lines[0].code, "let a = \"\"; ");
         assert!(lines[0].comment);
         assert_eq!(lines[1].code, "let b = \"\".len();");
@@ -185,7 +186,9 @@ mod tests {
 
     #[test]
     fn a_test_module_ends_with_its_brace() {
-        let lines = split("fn a() {}\n#[cfg(test)]\nmod tests {\n  fn b() { {} }\n}\nfn c() {}\n#[cfg(test)]\nmod d;\nfn e() {}");
+        let lines = split(
+            "fn a() {}\n#[cfg(test)]\nmod tests {\n  fn b() { {} }\n}\nfn c() {}\n#[cfg(test)]\nmod d;\nfn e() {}",
+        );
         let tests: Vec<bool> = lines.iter().map(|line| line.test).collect();
         assert_eq!(tests, [false, true, true, true, true, false, true, true, false]);
     }

@@ -68,7 +68,10 @@ pub fn run(update: bool) -> Result<bool> {
     for finding in &findings {
         eprintln!("{finding}");
     }
-    eprintln!("tidy: {}", if findings.is_empty() { "every house rule holds".into() } else { format!("{} findings", findings.len()) });
+    eprintln!(
+        "tidy: {}",
+        if findings.is_empty() { "every house rule holds".into() } else { format!("{} findings", findings.len()) }
+    );
     Ok(findings.is_empty())
 }
 
@@ -148,7 +151,10 @@ fn beyond(allowed: &Allowed, findings: Vec<Finding>) -> Vec<Finding> {
         path: PathBuf::from(ALLOWED),
         line: 0,
         rule: "allowed",
-        message: format!("{most} findings of {rule} are allowed in {}, there are fewer; run `cargo xtask tidy --update`", path.display()),
+        message: format!(
+            "{most} findings of {rule} are allowed in {}, there are fewer; run `cargo xtask tidy --update`",
+            path.display()
+        ),
     });
     let stale: Vec<Finding> = stale.collect();
     findings.into_iter().filter(|finding| !covered(finding)).chain(stale).collect()

@@ -42,7 +42,10 @@ pub fn tiers(packages: &[Package], root: &Path) -> Vec<Finding> {
         let path = package.manifest_path.strip_prefix(root).unwrap_or(&package.manifest_path).to_path_buf();
         let mut find = |message| findings.push(Finding { path: path.clone(), line: 0, rule: "tiers", message });
         let Some(own) = tier(&package.name) else {
-            find(format!("the crate {} has no tier; add it to the table in crates/xtask/src/tidy/rules.rs", package.name));
+            find(format!(
+                "the crate {} has no tier; add it to the table in crates/xtask/src/tidy/rules.rs",
+                package.name
+            ));
             continue;
         };
         for dependency in &package.dependencies {
@@ -159,7 +162,13 @@ fn effects(file: &SourceFile, findings: &mut Vec<Finding>) {
         if effect.contains("fs") && FOLDER_READERS.contains(&name.as_ref()) {
             continue;
         }
-        find(findings, file, index + 1, "effects", format!("`{effect}` below the pipeline goes through weir_environment"));
+        find(
+            findings,
+            file,
+            index + 1,
+            "effects",
+            format!("`{effect}` below the pipeline goes through weir_environment"),
+        );
     }
 }
 

@@ -34,7 +34,8 @@ fn long_files_are_found_and_tests_do_not_count() {
 #[test]
 fn an_unwrap_needs_its_proof() {
     let unproved = format!("{ROLE}fn a() {{\n\n\n    b().unwrap();\n}}\n");
-    let proved = format!("{ROLE}fn a() {{\n    // There is one, since it was put there above.\n    b().unwrap();\n}}\n");
+    let proved =
+        format!("{ROLE}fn a() {{\n    // There is one, since it was put there above.\n    b().unwrap();\n}}\n");
     let in_test = format!("{ROLE}#[cfg(test)]\nmod tests {{\n    fn a() {{\n\n\n        b().unwrap();\n    }}\n}}\n");
     assert_eq!(rules_found("crates/server/src/a.rs", &unproved), ["unwrap"]);
     assert!(rules_found("crates/server/src/a.rs", &proved).is_empty());
@@ -77,10 +78,14 @@ fn an_edge_upwards_or_sideways_is_found() {
 #[test]
 fn a_page_that_names_what_is_gone_is_found() {
     let mut findings = Vec::new();
-    let text = "See `crates/xtask`, `crates/nowhere/src/lib.rs`, `weir-journal` and `weir-nothing`.\n```\n`crates/no`\n```\n";
+    let text =
+        "See `crates/xtask`, `crates/nowhere/src/lib.rs`, `weir-journal` and `weir-nothing`.\n```\n`crates/no`\n```\n";
     rules::names_that_exist(Path::new("A.md"), text, &["weir-journal"], &workspace::root(), &mut findings);
     let messages: Vec<&str> = findings.iter().map(|finding| finding.message.as_str()).collect();
-    assert_eq!(messages, ["names `crates/nowhere/src/lib.rs`, which is not there", "names `weir-nothing`, which is not there"]);
+    assert_eq!(
+        messages,
+        ["names `crates/nowhere/src/lib.rs`, which is not there", "names `weir-nothing`, which is not there"]
+    );
 }
 
 #[test]

@@ -1,0 +1,10 @@
+//! Acceptance tests: the `weir` binary driven through its front door, its answers compared with other programs'.
+
+mod access_log;
+mod bad_input;
+mod disk_full;
+mod kill;
+mod lake;
+mod online_retail;
+mod support;
+mod tutorial;
