@@ -5,6 +5,7 @@
 //! `b<bucket>-<buckets>-r<rows>-<unique>.parquet` for files of contents. Files that another program put into the
 //! table have other names and are taken to hold anything.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -12,13 +13,17 @@ use arrow::compute::{max, max_string, min, min_string, sum};
 use arrow::datatypes::{
     DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
-use deltalake::logstore::object_store::{ObjectStore, ObjectStoreExt, path::Path};
-use futures::{Stream, StreamExt, TryStreamExt};
+use bytes::Bytes;
+use deltalake::logstore::object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, path::Path};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter, ParquetRecordBatchStreamBuilder};
 use parquet::basic::{Compression, Type, ZstdLevel};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -235,9 +240,42 @@ pub(crate) async fn read_file(
     file: &DataFile,
     schema: SchemaRef,
 ) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin + use<>, LakeError> {
-    let reader = ParquetObjectReader::new(store, Path::from(file.path.as_str())).with_file_size(file.size);
+    let reader = FileReader { store, path: Path::from(file.path.as_str()), size: file.size };
     let stream = ParquetRecordBatchStreamBuilder::new(reader).await?.with_batch_size(8192).build()?;
     Ok(stream.map_err(LakeError::from).map(move |batch| batch.and_then(|batch| Ok(conform(&batch, &schema)?))))
+}
+
+/// Byte ranges of one file.
+struct FileReader {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+fn unreadable(error: StoreError) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for FileReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        self.store.get_range(&self.path, range).map_err(unreadable).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(unreadable) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let size = self.size;
+            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
+            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+        }
+        .boxed()
+    }
 }
 
 /// Delta's per-file statistics: row count and, for columns where bounds are exact in JSON, least and greatest value.

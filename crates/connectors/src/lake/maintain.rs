@@ -6,23 +6,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
-use arrow_row::{RowConverter, SortField};
 use deltalake::logstore::object_store::ObjectStore;
 use futures::TryStreamExt;
 use tokio::sync::Mutex;
-use uuid::Uuid;
 use weir_pipeline::EpochNumber;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::file::{DataFile, FileWriter, Part, read_file};
+use super::keys::RowKeys;
 use super::table::{Commit, LakeTable};
 use super::{HORIZON_TXN, LakeError, LakeOptions};
 
 /// Files of like size are merged when there are so many: each row is written anew once per size class at most.
-const FILES_TO_MERGE: usize = 8;
+pub(crate) const FILES_TO_MERGE: usize = 8;
 /// Cancelling pays when at least one row in so many is a retraction that no earlier run has seen.
 const ROWS_PER_RETRACTION: u64 = 8;
 /// Compression of files that stay.
@@ -84,8 +82,7 @@ async fn pack(
     for file in moment.files {
         let ours = matches!(file.part, Part::Changes { last, .. } if last <= landed);
         if ours && file.size < options.file_bytes_target / 2 {
-            let class = (file.size / 4096).max(1).ilog2() / 3;
-            classes.entry(class).or_default().push(file);
+            classes.entry(size_class(file.size)).or_default().push(file);
         }
     }
     let mut budget = options.rewrite_bytes_max;
@@ -152,7 +149,8 @@ async fn cancel(
         return Ok(());
     }
 
-    let keys = RowKeys::new(&moment.schema)?;
+    let columns: Vec<usize> = (0..moment.schema.fields().len() - 2).collect();
+    let keys = RowKeys::new(&moment.schema, &columns)?;
     let mut pending: HashMap<u128, i64> = HashMap::new();
     for file in files.iter().filter(|file| has_retractions(file)) {
         let mut stream = read_file(moment.store.clone(), file, moment.schema.clone()).await?;
@@ -184,6 +182,11 @@ async fn cancel(
     }
     let txns = vec![(HORIZON_TXN.to_owned(), horizon as i64)];
     replace(handle, &files, writer.finish().await?, txns, false).await
+}
+
+/// Files of one class differ in size by a factor of eight at most.
+pub(crate) fn size_class(bytes: u64) -> u32 {
+    (bytes / 4096).max(1).ilog2() / 3
 }
 
 fn has_retractions(file: &DataFile) -> bool {
@@ -245,30 +248,6 @@ fn reweigh(batch: &RecordBatch, left: Vec<i64>) -> Result<RecordBatch, LakeError
     columns[at] = Arc::new(Int64Array::from(left));
     let batch = RecordBatch::try_new(batch.schema(), columns)?;
     Ok(if kept.true_count() == kept.len() { batch } else { filter_record_batch(&batch, &kept)? })
-}
-
-/// Hashes of rows without their bookkeeping columns.
-struct RowKeys {
-    converter: RowConverter,
-    columns: usize,
-    seed: u64,
-}
-
-impl RowKeys {
-    fn new(schema: &SchemaRef) -> Result<Self, LakeError> {
-        let columns = schema.fields().len() - 2;
-        let fields = schema.fields()[..columns].iter().map(|field| SortField::new(field.data_type().clone()));
-        let converter = RowConverter::new(fields.collect())?;
-        Ok(Self { converter, columns, seed: Uuid::new_v4().as_u128() as u64 })
-    }
-
-    fn of(&self, batch: &RecordBatch) -> Result<Vec<u128>, LakeError> {
-        if self.columns == 0 {
-            return Ok(vec![0; batch.num_rows()]);
-        }
-        let rows = self.converter.convert_columns(&batch.columns()[..self.columns])?;
-        Ok(rows.iter().map(|row| xxh3_128_with_seed(row.as_ref(), self.seed)).collect())
-    }
 }
 
 /// Commits `written` in place of `files`, unless one of them is gone.

@@ -11,11 +11,12 @@
 //! 3. A relation's contents at a landed epoch are the sum of its rows up to it: layout changes keep every row.
 //!    Rows may cancel only up to the horizon, which is recorded as the `txn` version of `weir_horizon`.
 
-mod file;
+pub(crate) mod file;
+mod keys;
 mod maintain;
 mod scan;
 mod schema;
-mod table;
+pub(crate) mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +43,9 @@ use scan::LakeScan;
 use schema::{check_evolution, conform};
 use table::{Commit, EPOCH_TXN, LakeTable};
 
-pub(crate) use file::{Part, read_file};
+pub(crate) use keys::RowKeys;
+pub(crate) use maintain::{FILES_TO_MERGE, size_class};
+pub(crate) use schema::conform as conform_rows;
 
 /// `txn` name of a table's horizon.
 const HORIZON_TXN: &str = "weir_horizon";
@@ -241,7 +244,10 @@ impl LakeHistory {
         }
         let schema = (table.schema() != Some(&schema)).then_some(schema);
         let txns = vec![(EPOCH_TXN.to_owned(), epoch as i64)];
-        table.commit(Commit { operation: "WRITE", schema, properties, added, txns, ..Default::default() }).await?;
+        let once = Some(epoch as i64);
+        table
+            .commit(Commit { operation: "WRITE", schema, properties, added, txns, once, ..Default::default() })
+            .await?;
         Ok(())
     }
 
@@ -272,7 +278,8 @@ impl LakeHistory {
         let added = writer.finish().await?;
         let schema = (table.schema() != Some(&schema)).then_some(schema);
         let txns = vec![(EPOCH_TXN.to_owned(), epoch as i64)];
-        table.commit(Commit { operation: "WRITE", schema, added, txns, ..Default::default() }).await?;
+        let once = Some(epoch as i64);
+        table.commit(Commit { operation: "WRITE", schema, added, txns, once, ..Default::default() }).await?;
         Ok(())
     }
 }

@@ -34,6 +34,7 @@ use super::schema::{decode_schema, delta_schema, encode_schema, has_timestamp_nt
 pub(crate) const EPOCH_TXN: &str = "weir";
 
 const SCHEMA_PROPERTY: &str = "weir.schema";
+const COMMIT_ATTEMPTS_MAX: usize = 10;
 const ENGINE: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
 
 /// What one commit does.
@@ -51,6 +52,9 @@ pub(crate) struct Commit {
     pub removed: Vec<String>,
     /// `txn` actions.
     pub txns: Vec<(String, i64)>,
+    /// Not when the table's `txn` version for Weir's epochs is this or more already: a commit whose answer got
+    /// lost is not made twice.
+    pub once: Option<i64>,
     /// Only the layout changes, no row.
     pub layout_only: bool,
 }
@@ -72,6 +76,8 @@ pub(crate) struct LakeTable {
     checkpointed: Version,
     swept: bool,
     opened_ms: i64,
+    /// A commit failed and may be in place all the same.
+    doubtful: bool,
 }
 
 impl LakeTable {
@@ -94,6 +100,7 @@ impl LakeTable {
             checkpointed: 0,
             swept: false,
             opened_ms: now_ms(),
+            doubtful: false,
         };
         if table.log_store.is_delta_table_location().await? {
             table.load().await?;
@@ -186,9 +193,17 @@ impl LakeTable {
     /// Commits, and returns the new version when it is durable. A commit that lost a race against another program
     /// is tried again on top of it when it only adds files.
     pub async fn commit(&mut self, commit: Commit) -> Result<Version, LakeError> {
+        self.settle_doubt().await?;
         self.sync_data(&commit.added).await?;
-        let mut attempts = 0;
-        loop {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            if let (Some(once), Some(version)) = (commit.once, self.version)
+                && self.txn(EPOCH_TXN) >= once
+            {
+                return Ok(version);
+            }
+            if !commit.removed.iter().all(|path| self.files.contains_key(path)) {
+                break;
+            }
             let version = self.version.map_or(0, |version| version + 1);
             let body = self.encode(&commit)?;
             match self.write_log(version, body).await {
@@ -196,16 +211,23 @@ impl LakeTable {
                     self.accept(version, commit);
                     return Ok(version);
                 }
-                Err(TransactionError::VersionAlreadyExists(_)) => {
-                    attempts += 1;
-                    self.load().await?;
-                    if !commit.removed.iter().all(|path| self.files.contains_key(path)) || attempts > 10 {
-                        return Err(LakeError::Conflict(self.log_store.root_url().to_string()));
-                    }
+                Err(TransactionError::VersionAlreadyExists(_)) => self.load().await?,
+                Err(error) => {
+                    self.doubtful = true;
+                    return Err(error.into());
                 }
-                Err(error) => return Err(error.into()),
             }
         }
+        Err(LakeError::Conflict(self.log_store.root_url().to_string()))
+    }
+
+    /// After a failed commit, finds out from the log whether it is in place.
+    pub async fn settle_doubt(&mut self) -> Result<(), LakeError> {
+        if self.doubtful && self.log_store.is_delta_table_location().await? {
+            self.load().await?;
+        }
+        self.doubtful = false;
+        Ok(())
     }
 
     fn encode(&self, commit: &Commit) -> Result<Vec<u8>, LakeError> {

@@ -1,0 +1,4 @@
+//! Destinations: each implements [`weir_pipeline::sink::Sink`].
+
+pub mod lake;
+pub mod postgres;

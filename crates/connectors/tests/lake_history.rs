@@ -1,0 +1,241 @@
+//! Histories in the lake: what is landed is read back exactly, whatever crashes, merges and drops lie between.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use common::{Sum, add, delta, every_type, rows_schema, sum_of};
+use datafusion::prelude::{SessionContext, col, lit};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use weir_connectors::lake::{LakeHistory, LakeOptions};
+use weir_incremental::{Delta, Relation};
+use weir_pipeline::history::{History, Landing};
+
+async fn open(folder: &tempfile::TempDir) -> LakeHistory {
+    open_with(folder, LakeOptions::default()).await
+}
+
+async fn open_with(folder: &tempfile::TempDir, options: LakeOptions) -> LakeHistory {
+    LakeHistory::open(folder.path().to_str().unwrap(), options).await.unwrap()
+}
+
+fn landing(relation: &str, changes: Vec<(u64, Delta)>) -> Landing {
+    Landing { relation: Relation::from(relation), schema: changes[0].1.schema(), changes }
+}
+
+async fn sum_between(lake: &LakeHistory, relation: &str, after: u64, up_to: u64) -> Sum {
+    sum_of(lake.changes(&Relation::from(relation), after, up_to).await.unwrap().unwrap()).await
+}
+
+fn expected(deltas: &[&Delta]) -> Sum {
+    let mut sum = Sum::new();
+    for delta in deltas {
+        add(&mut sum, &delta.rows, &delta.weights);
+    }
+    sum
+}
+
+#[tokio::test]
+async fn every_type_comes_back_exactly_with_the_relations_own_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = every_type();
+    open(&folder).await.land(1, vec![landing("all.types", vec![(1, Delta::inserts(rows.clone()))])]).await.unwrap();
+
+    let lake = open(&folder).await;
+    let table = lake.changes(&Relation::from("all.types"), 0, 1).await.unwrap().unwrap();
+    let columns = rows.num_columns();
+    assert_eq!(table.schema().fields()[..columns], rows.schema().fields()[..]);
+    let read = SessionContext::new().read_table(table.clone()).unwrap().collect().await.unwrap();
+    let read = concat_batches(&read[0].schema(), &read).unwrap();
+    assert_eq!(read.project(&(0..columns).collect::<Vec<_>>()).unwrap(), rows);
+    assert_eq!(read.column(columns).as_primitive::<Int64Type>().values(), &[1, 1, 1, 1]);
+    assert_eq!(read.column(columns + 1).as_primitive::<Int64Type>().values(), &[1, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn changes_are_cut_by_epoch_and_a_later_schema_may_add_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(&folder).await;
+    let (one, two, three) =
+        (delta(&[(1, "a", None, 1)]), delta(&[(1, "a", None, -1), (2, "b", Some(2), 3)]), delta(&[(3, "c", None, 1)]));
+    lake.land(2, vec![landing("clicks", vec![(1, one.clone()), (2, two.clone())])]).await.unwrap();
+    lake.land(5, vec![landing("clicks", vec![(4, three.clone())])]).await.unwrap();
+    assert_eq!(lake.landed(), 5);
+    assert_eq!(sum_between(&lake, "clicks", 0, 5).await, expected(&[&one, &two, &three]));
+    assert_eq!(sum_between(&lake, "clicks", 1, 3).await, expected(&[&two]));
+    assert_eq!(sum_between(&lake, "clicks", 2, 99).await, expected(&[&three]));
+    assert!(lake.changes(&Relation::from("nothing"), 0, 5).await.unwrap().is_none());
+
+    let mut fields: Vec<_> = rows_schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new("extra", DataType::Utf8, true)));
+    let wider = Arc::new(Schema::new(fields));
+    let row = RecordBatch::new_empty(wider.clone());
+    let four = Landing { relation: "clicks".into(), schema: wider.clone(), changes: vec![(6, Delta::inserts(row))] };
+    lake.land(6, vec![four]).await.unwrap();
+    let mut columns = common::rows(&[(9, "z", None)]).columns().to_vec();
+    columns.push(Arc::new(arrow::array::StringArray::from(vec!["new"])));
+    let row = RecordBatch::try_new(wider.clone(), columns).unwrap();
+    lake.land(7, vec![landing("clicks", vec![(7, Delta::inserts(row))])]).await.unwrap();
+    let table = lake.changes(&"clicks".into(), 0, 7).await.unwrap().unwrap();
+    let context = SessionContext::new();
+    let found = context.read_table(table).unwrap().filter(col("extra").eq(lit("new"))).unwrap();
+    assert_eq!(found.count().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn filters_and_projections_leave_the_right_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(&folder).await;
+    for epoch in 1..=4_u64 {
+        let rows: Vec<_> = (0..100).map(|n| (epoch as i64 * 1000 + n, "x", Some(n), 1)).collect();
+        lake.land(epoch, vec![landing("t", vec![(epoch, delta(&rows))])]).await.unwrap();
+    }
+    let table = lake.changes(&"t".into(), 1, 3).await.unwrap().unwrap();
+    let context = SessionContext::new();
+    context.register_table("t", table).unwrap();
+    let count = |sql: &str| {
+        let sql = sql.to_owned();
+        let context = context.clone();
+        async move {
+            let batches = context.sql(&sql).await.unwrap().collect().await.unwrap();
+            batches[0].column(0).as_primitive::<Int64Type>().value(0)
+        }
+    };
+    assert_eq!(count("SELECT count(*) FROM t").await, 200);
+    assert_eq!(count("SELECT count(*) FROM t WHERE id >= 3050").await, 50);
+    assert_eq!(count("SELECT sum(amount) FROM t WHERE _epoch = 2 AND amount < 3").await, 3);
+    assert_eq!(count("SELECT count(*) FROM (SELECT name FROM t LIMIT 7)").await, 7);
+}
+
+#[tokio::test]
+async fn nan_is_found_although_parquets_bounds_ignore_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(&folder).await;
+    lake.land(1, vec![landing("t", vec![(1, Delta::inserts(every_type()))])]).await.unwrap();
+    let table = lake.changes(&"t".into(), 0, 1).await.unwrap().unwrap();
+    let found = SessionContext::new().read_table(table).unwrap().filter(col("single").gt(lit(f32::MAX))).unwrap();
+    assert_eq!(found.count().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_landing_cut_before_its_manifest_and_repeated_counts_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = delta(&[(1, "a", None, 1)]);
+    let second = delta(&[(2, "b", None, 1), (1, "a", None, -1)]);
+    let lake = open(&folder).await;
+    lake.land(1, vec![landing("x", vec![(1, first.clone())]), landing("y", vec![(1, first.clone())])]).await.unwrap();
+    lake.land(2, vec![landing("x", vec![(2, second.clone())])]).await.unwrap();
+    drop(lake);
+    // The crash: everything of landing 2 is there but its manifest.
+    let manifest = folder.path().join("weir_epochs/_delta_log/00000000000000000001.json");
+    std::fs::remove_file(manifest).unwrap();
+
+    let lake = open(&folder).await;
+    assert_eq!(lake.landed(), 1);
+    assert_eq!(sum_between(&lake, "x", 0, 9).await, expected(&[&first]));
+    lake.land(
+        3,
+        vec![landing("x", vec![(2, second.clone()), (3, first.clone())]), landing("y", vec![(3, second.clone())])],
+    )
+    .await
+    .unwrap();
+    assert_eq!(sum_between(&lake, "x", 0, 3).await, expected(&[&first, &second, &first]));
+    assert_eq!(sum_between(&lake, "y", 0, 3).await, expected(&[&first, &second]));
+    // And once more after it is whole.
+    lake.land(3, vec![landing("x", vec![(3, first.clone())])]).await.unwrap();
+    assert_eq!(sum_between(&lake, "x", 0, 3).await, expected(&[&first, &second, &first]));
+}
+
+#[tokio::test]
+async fn random_changes_landed_and_merged_sum_up_as_if_they_had_been_left_alone() {
+    for seed in 0..3 {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LakeOptions { keep_removed: Duration::ZERO, checkpoint_commits: 10, ..Default::default() };
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut lake = open_with(&folder, options.clone()).await;
+        let mut present: Vec<(i64, &str, Option<i64>)> = Vec::new();
+        let (mut whole, mut by_epoch, mut horizon) = (Sum::new(), Vec::new(), 0);
+        for epoch in 1..=60_u64 {
+            let mut changes = Vec::new();
+            for _ in 0..random.random_range(0..20) {
+                if !present.is_empty() && random.random_bool(0.5) {
+                    let (id, name, amount) = present.swap_remove(random.random_range(0..present.len()));
+                    changes.push((id, name, amount, -1));
+                } else {
+                    let row = (random.random_range(0..20), ["a", "b", ""][random.random_range(0..3)], None);
+                    present.push(row);
+                    changes.push((row.0, row.1, row.2, 1));
+                }
+            }
+            if changes.is_empty() {
+                continue;
+            }
+            let change = delta(&changes);
+            add(&mut whole, &change.rows, &change.weights);
+            by_epoch.push((epoch, change.clone()));
+            lake.land(epoch, vec![landing("shop.orders", vec![(epoch, change)])]).await.unwrap();
+            if random.random_bool(0.2) {
+                horizon = random.random_range(horizon..=epoch);
+                lake.maintain(horizon).await.unwrap();
+                assert!(lake.horizon(&"shop.orders".into()) <= horizon);
+            }
+            if random.random_bool(0.1) {
+                drop(lake);
+                lake = open_with(&folder, options.clone()).await;
+            }
+            assert_eq!(sum_between(&lake, "shop.orders", 0, epoch).await, whole, "seed {seed}, epoch {epoch}");
+            let after = random.random_range(lake.horizon(&"shop.orders".into())..=epoch);
+            let later: Vec<_> = by_epoch.iter().filter(|(epoch, _)| *epoch > after).map(|(_, delta)| delta).collect();
+            assert_eq!(sum_between(&lake, "shop.orders", after, epoch).await, expected(&later), "seed {seed}");
+        }
+        lake.maintain(60).await.unwrap();
+        assert!(lake.horizon(&"shop.orders".into()) > 0, "something was merged");
+        assert_eq!(sum_between(&lake, "shop.orders", 0, 60).await, whole, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_while_its_files_are_merged_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open_with(&folder, LakeOptions { keep_removed: Duration::ZERO, ..Default::default() }).await;
+    let mut all = Vec::new();
+    for epoch in 1..=10 {
+        let change = delta(&[(epoch as i64, "a", None, 1), (epoch as i64 - 1, "a", None, -1)]);
+        lake.land(epoch, vec![landing("t", vec![(epoch, change.clone())])]).await.unwrap();
+        all.push(change);
+    }
+    let before = lake.changes(&"t".into(), 0, 10).await.unwrap().unwrap();
+    let files = || std::fs::read_dir(folder.path().join("main/t")).unwrap().count();
+    let many = files();
+    lake.maintain(10).await.unwrap();
+    lake.drop_relation(&"t".into()).await.unwrap();
+    lake.maintain(10).await.unwrap();
+    assert!(lake.changes(&"t".into(), 0, 10).await.unwrap().is_none());
+    let wanted = expected(&all.iter().collect::<Vec<_>>());
+    assert_eq!(sum_of(before.clone()).await, wanted);
+    drop(before);
+    lake.maintain(10).await.unwrap();
+    assert!(files() < many, "nobody reads the old files any more: they go");
+
+    let again = Delta::new(common::rows(&[(7, "new", None)]), Int64Array::from(vec![1]));
+    lake.land(11, vec![landing("t", vec![(11, again.clone())])]).await.unwrap();
+    assert_eq!(sum_between(&lake, "t", 0, 11).await, expected(&[&again]));
+    let lake = open(&folder).await;
+    assert_eq!(sum_between(&lake, "t", 0, 11).await, expected(&[&again]));
+}
+
+#[tokio::test]
+async fn a_column_that_changes_its_type_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(&folder).await;
+    lake.land(1, vec![landing("t", vec![(1, delta(&[(1, "a", None, 1)]))])]).await.unwrap();
+    let other = RecordBatch::try_from_iter(vec![("id", Arc::new(arrow::array::StringArray::from(vec!["1"])) as _)]);
+    let error = lake.land(2, vec![landing("t", vec![(2, Delta::inserts(other.unwrap()))])]).await.unwrap_err();
+    assert!(error.0.contains("`id` is Int64 in the lake and Utf8 now"), "{error}");
+    assert_eq!(lake.landed(), 1);
+}
