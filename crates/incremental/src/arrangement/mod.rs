@@ -27,6 +27,12 @@ pub(crate) struct Arrangement {
     row_encoding: RowEncoding,
     /// For each column of the schema its place among key columns followed by the rest.
     order: Vec<usize>,
+    table: Table,
+}
+
+/// Rows as bytes, with their weights, by key.
+#[derive(Default)]
+pub(crate) struct Table {
     index: Index,
     rows: Multisets,
 }
@@ -56,8 +62,7 @@ impl Arrangement {
             keys: keys.to_vec(),
             rest,
             order,
-            index: Index::default(),
-            rows: Multisets::default(),
+            table: Table::default(),
         })
     }
 
@@ -74,12 +79,12 @@ impl Arrangement {
 
     /// The rows that have a key: [`EMPTY`] when there are none.
     pub fn probe(&self, hash: u64, key: &[u8]) -> Head {
-        self.index.get(hash, |head| self.rows.has_key(head, key)).unwrap_or(EMPTY)
+        self.table.probe(hash, key)
     }
 
     /// Adds `weight` to one row of an encoded batch; returns its weight before and after.
     pub fn add(&mut self, batch: &Encoded, row: usize, weight: i64) -> Result<(i64, i64), EngineError> {
-        self.add_row(batch.hashes[row], batch.keys.get(row), batch.rest.get(row), weight)
+        self.table.add(batch.hashes[row], batch.keys.get(row), batch.rest.get(row), weight)
     }
 
     /// Adds a batch, weight by weight.
@@ -95,18 +100,45 @@ impl Arrangement {
     pub fn weight(&self, batch: &Encoded, row: usize) -> i64 {
         let key = batch.keys.get(row);
         let head = self.probe(batch.hashes[row], key);
-        self.rows.weight(head, key.len(), batch.rest.get(row))
+        self.table.rows.weight(head, key.len(), batch.rest.get(row))
     }
 
     /// The stored rows; records are valid until the next change.
     pub fn stored(&self) -> &Multisets {
-        &self.rows
+        &self.table.rows
     }
 
     /// The columns, in the order of the schema, of stored rows.
     pub fn decode(&self, records: &[u32]) -> Result<Vec<ArrayRef>, EngineError> {
-        let columns = self.row_encoding.decode(records.iter().map(|&record| self.rows.row(record)))?;
+        let rows = records.iter().map(|&record| self.table.rows.row(record));
+        let columns = self.row_encoding.decode(rows)?;
         Ok(self.order.iter().map(|&place| columns[place].clone()).collect())
+    }
+
+    /// Gives memory back after many rows have gone.
+    pub fn compact(&mut self) {
+        self.table.compact();
+    }
+}
+
+impl Table {
+    /// The rows that have a key: [`EMPTY`] when there are none.
+    pub fn probe(&self, hash: u64, key: &[u8]) -> Head {
+        self.index.get(hash, |head| self.rows.has_key(head, key)).unwrap_or(EMPTY)
+    }
+
+    /// Adds `weight` to a row; returns its weight before and after.
+    pub fn add(&mut self, hash: u64, key: &[u8], rest: &[u8], weight: i64) -> Result<(i64, i64), EngineError> {
+        let rows = &mut self.rows;
+        let place = self.index.entry(hash, |head| rows.has_key(head, key));
+        let added = rows.add(place.value().unwrap_or(EMPTY), key, rest, weight)?;
+        place.set((added.head != EMPTY).then_some(added.head));
+        Ok((added.before, added.after))
+    }
+
+    /// The weight of a row.
+    pub fn weight(&self, hash: u64, key: &[u8], rest: &[u8]) -> i64 {
+        self.rows.weight(self.probe(hash, key), key.len(), rest)
     }
 
     /// Gives memory back after many rows have gone.
@@ -115,18 +147,10 @@ impl Arrangement {
             self.rows.compact(self.index.values_mut());
         }
     }
-
-    fn add_row(&mut self, hash: u64, key: &[u8], rest: &[u8], weight: i64) -> Result<(i64, i64), EngineError> {
-        let rows = &mut self.rows;
-        let place = self.index.entry(hash, |head| rows.has_key(head, key));
-        let added = rows.add(place.value().unwrap_or(EMPTY), key, rest, weight)?;
-        place.set((added.head != EMPTY).then_some(added.head));
-        Ok((added.before, added.after))
-    }
 }
 
 /// Key: the row's bytes. Value: the length of its key and its weight.
-impl State for Arrangement {
+impl State for Table {
     fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
         self.rows.changes(&mut |row, value| match value {
             None => emit(row, None),
@@ -145,7 +169,7 @@ impl State for Arrangement {
         let (key_len, weight) = value.split_first_chunk::<4>().ok_or_else(corrupt)?;
         let weight = i64::from_le_bytes(weight.try_into().map_err(|_| corrupt())?);
         let (key, rest) = key.split_at_checked(u32::from_le_bytes(*key_len) as usize).ok_or_else(corrupt)?;
-        self.add_row(hash_of(key), key, rest, weight)?;
+        self.add(hash_of(key), key, rest, weight)?;
         self.rows.mark_persisted();
         Ok(())
     }
@@ -156,6 +180,24 @@ impl State for Arrangement {
 
     fn bytes(&self) -> usize {
         self.index.bytes() + self.rows.bytes()
+    }
+}
+
+impl State for Arrangement {
+    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+        self.table.changes(emit);
+    }
+
+    fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        self.table.restore(key, value)
+    }
+
+    fn rows(&self) -> usize {
+        self.table.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.table.bytes()
     }
 }
 

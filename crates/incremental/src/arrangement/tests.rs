@@ -75,7 +75,7 @@ fn an_arrangement_holds_what_was_added_and_nothing_when_all_is_taken_away() {
         }
         assert_eq!(arrangement.rows(), 0);
         assert_eq!(arrangement.stored().bytes(), 0);
-        assert_eq!(arrangement.index.len(), 0);
+        assert_eq!(arrangement.table.index.len(), 0);
     }
 }
 
