@@ -130,7 +130,7 @@ impl Live {
     /// Rows of a query.
     pub fn query(&self, sql: &str) -> Result<Vec<Value>> {
         let mut server = self.connect()?;
-        let reply = server.request("POST", "/query", &[("content-type", "text/plain")], sql.as_bytes())?;
+        let reply = server.post("/query", serde_json::json!({ "sql": sql }).to_string().as_bytes())?;
         ensure!(reply.is_success(), "{sql}: {} {}", reply.status, reply.text());
         let answer: Value = serde_json::from_str(&reply.text()).with_context(|| reply.text())?;
         let rows = answer.get("rows").unwrap_or(&answer).as_array().cloned();

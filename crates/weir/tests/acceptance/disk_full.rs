@@ -86,7 +86,7 @@ fn a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room() {
     let mut server = Connection::open(project.server).expect("it listens");
     let count = acknowledged.len() as u64;
     running.wait_until("models go on", || {
-        let reply = server.request("POST", "/query", &[("content-type", "text/plain")], b"SELECT clicks FROM total");
+        let reply = server.post("/query", b"{\"sql\": \"SELECT clicks FROM total\"}");
         reply.is_ok_and(|reply| {
             let numbers = reply.text();
             let numbers = numbers.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<u64>().ok());

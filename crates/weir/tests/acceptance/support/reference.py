@@ -16,7 +16,7 @@ def plain(value):
     if isinstance(value, datetime.date):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):
-        return str(value)
+        return float(value)
     if isinstance(value, bytes):
         return value.hex()
     return value
