@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: the pages of docs/ that the code writes. A test of the binary makes them and compares.
+//! `cargo xtask docs`: the pages of docs/ and the answers in the README's tutorial. Tests of the binary make and compare them.
 
 use std::process::Command;
 
@@ -19,8 +19,9 @@ pub enum Mode {
 pub fn run(mode: Mode) -> Result<bool> {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(workspace::root()).args(["test", "--quiet", "--locked", "--package", "weir", "--test", "docs"]);
-    if mode == Mode::Write {
-        command.env("WEIR_UPDATE_DOCS", "1");
+    if mode == Mode::Check {
+        return run::watched(&mut command, |_| {});
     }
-    run::watched(&mut command, |_| {})
+    command.args(["--test", "acceptance"]).env("WEIR_UPDATE_DOCS", "1");
+    run::watched(command.args(["--", "the_pages_say", "the_tutorial_does"]), |_| {})
 }

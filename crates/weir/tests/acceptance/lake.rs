@@ -31,7 +31,7 @@ fn project() -> Project {
         SELECT customer, count(*) AS orders, sum(amount) AS amount FROM orders GROUP BY customer
         "#,
     );
-    project.write("sinks/orders_now.toml", "kind = \"lake\"\nfrom = \"orders\"\ntable = \"orders_now\"\n");
+    project.write("sinks/orders_now.toml", "kind = \"lake\"\nfrom = \"orders\"\nname = \"orders_now\"\n");
     let first: String = (0..300).map(|id| order(id, 1, id % 7)).collect();
     let second: String = (0..300).step_by(3).map(|id| order(id, 2, id % 5)).collect();
     project.write("in/1.json", first);

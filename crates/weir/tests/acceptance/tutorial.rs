@@ -48,7 +48,7 @@ fn commands(text: &str) -> Vec<Step> {
     steps
 }
 
-/// Lines compared with what may differ from run to run (durations, rates) left out: `...` on the page matches the rest of a line.
+/// Whether lines are equal but for what may differ from run to run: `...` on the page stands for the rest of a line.
 fn matches(expected: &str, actual: &str) -> bool {
     let (expected, actual): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), actual.lines().collect());
     expected.len() == actual.len()
@@ -58,17 +58,25 @@ fn matches(expected: &str, actual: &str) -> bool {
         })
 }
 
-#[test]
-fn the_tutorial_does_what_it_says() {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).expect("the README");
+/// What a command printed, with the page's own line wherever that line matches.
+fn printed(expected: &str, actual: &str) -> String {
+    let mut expected = expected.lines();
+    let lines = actual.lines().map(|line| match expected.next() {
+        Some(said) if matches(said, line) => said.to_owned(),
+        _ => line.trim_end().to_owned(),
+    });
+    lines.map(|line| line + "\n").collect()
+}
+
+/// Follows the page; the page as it should be.
+fn follow(page: &str) -> String {
     let scratch = Project::new();
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_weir"));
     let path = std::env::var("PATH").unwrap_or_default();
     let path = format!("{}:{path}", binary.parent().unwrap_or(Path::new("/")).display());
     let mut folder = scratch.path().to_path_buf();
-    let steps = steps(&page);
-    assert!(steps.len() >= 6, "the tutorial is not there: {steps:?}");
-    for step in steps {
+    let mut followed = page.to_owned();
+    for step in steps(page) {
         match step {
             Step::Write { path, text } => {
                 let path = folder.join(path);
@@ -80,15 +88,29 @@ fn the_tutorial_does_what_it_says() {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &command]).current_dir(&folder).env("PATH", &path).env("NO_COLOR", "1");
                 let finished = finish(&mut shell, None);
-                assert!(
-                    matches(&output, &finished.stdout),
-                    "`{command}` printed\n{}\nand the tutorial says\n{output}\n{}",
-                    finished.stdout,
-                    finished.stderr
-                );
+                assert!(finished.code == Some(0), "`{command}`: {finished:#?}");
+                let said = format!("$ {command}\n{output}");
+                followed = followed.replacen(&said, &format!("$ {command}\n{}", printed(&output, &finished.stdout)), 1);
             }
         }
     }
+    followed
+}
+
+#[test]
+fn the_tutorial_does_what_it_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let page = std::fs::read_to_string(path).expect("the README");
+    assert!(steps(&page).len() >= 6, "the tutorial is not there");
+    let followed = follow(&page);
+    if std::env::var_os("WEIR_UPDATE_DOCS").is_some() {
+        std::fs::write(path, followed).expect("the README");
+        return;
+    }
+    for (said, printed) in page.lines().zip(followed.lines()) {
+        assert_eq!(said, printed, "the tutorial says one thing and the binary another; see `cargo xtask docs`");
+    }
+    assert_eq!(page.len(), followed.len());
 }
 
 #[test]
@@ -102,4 +124,5 @@ fn steps_are_read_from_the_page() {
     assert_eq!(steps(page), expected);
     assert!(matches("1 row in ...\n", "1 row in 3 ms\n"));
     assert!(!matches("1 row\n", "2 rows\n"));
+    assert_eq!(printed("1 row in ...\nold\n", "1 row in 3 ms\nnew\nmore"), "1 row in ...\nnew\nmore\n");
 }
