@@ -29,8 +29,13 @@
 //! behind X checks out and says that more than X was durable when it was written, bytes that had been synced are
 //! gone: that is damage, and is refused. If none does, what follows X was never acknowledged: it was torn by a crash
 //! and is cut off. (Damage in the very last entry cannot be told from a tear, unless the seal that follows it when
-//! writing pauses is there.) A last segment with a torn header holds nothing, and is removed. What remains is
-//! synced before anybody is told about it: after a kill of the process alone it may be in memory only.
+//! writing pauses is there.) A last segment with a torn header holds nothing, and is removed.
+//!
+//! What then follows the highest `durable_to` of any entry may be in the operating system's memory only: the process was
+//! killed before its sync, or even after the sync failed, in which case another sync would succeed and mean nothing.
+//! Seals there are cut off. If anything else is there, or no entry vouches for the header, the segment is copied to a new file, which is synced and takes
+//! its name: nobody is told of a record before it is durable for certain, and at no moment is there no durable copy of
+//! one that was acknowledged.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -45,6 +50,8 @@ use crate::{Compression, JournalError};
 pub(crate) const HEADER_BYTES: u64 = 32;
 /// Bytes that are read at once while walking over entries.
 const WINDOW_BYTES: usize = 64 << 10;
+/// Bytes that are copied at once.
+const COPY_BYTES: usize = 1 << 20;
 
 /// Which journal a file belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -277,17 +284,21 @@ pub(crate) fn recover(
     let len = file.len().map_err(|e| JournalError::io("read", &path, e))?;
     let mut scanner = Scanner::new(&*file, &segment, len);
     let (mut at, mut keep_to, mut number) = (HEADER_BYTES, HEADER_BYTES, segment.first);
-    let mut sealed_for = None;
+    // Up to where the entries say that all is durable, and where the last one ends that is not a seal.
+    let (mut durable_to, mut solid_to) = (HEADER_BYTES, HEADER_BYTES);
     while let Some((entry, end)) = scanner.entry(at)? {
         let Some(stored) = scanner.stored(at, &entry)? else { break };
         match visit(at, &entry, stored) {
             Sense::Keep => {
                 keep_to = end;
-                sealed_for = (entry.kind == SEAL).then_some(entry.number);
+                if entry.kind != SEAL {
+                    solid_to = end;
+                }
             }
             Sense::Open => {}
             Sense::Nonsense => break,
         }
+        durable_to = durable_to.max(entry.durable_to.min(at));
         number = entry.number + u64::from(entry.count);
         at = end;
     }
@@ -297,21 +308,49 @@ pub(crate) fn recover(
         let records = number..witness.number.max(number + 1);
         return Err(JournalError::corrupt(&path, at, Some(records), "bytes that were durable do not check out"));
     }
-    drop(file);
+    let keep_to = if solid_to <= durable_to { keep_to.min(durable_to) } else { solid_to };
     if keep_to < len {
-        tracing::info!(path = %path.display(), bytes = len - keep_to, "cutting off what a crash interrupted");
+        tracing::info!(path = %path.display(), bytes = len - keep_to, "cutting off what was not finished");
     }
+    // Before the first entry was written, the header was synced.
+    if solid_to > durable_to || at == HEADER_BYTES {
+        copy_in_place(environment, &*file, &path, keep_to)?;
+    }
+    drop(file);
     let mut writer = SegmentWriter {
         environment: environment.clone(),
         file: environment.storage.open_append(&path).map_err(|e| JournalError::io("open", &path, e))?,
         segment: Segment { len: keep_to, ..segment },
         durable_to: keep_to,
-        sealed_for,
+        sealed_for: None,
         suspect: true,
     };
     writer.reset(keep_to)?;
-    writer.sealed_for = sealed_for;
     Ok(writer)
+}
+
+/// Replaces a file by a durable copy of its first `len` bytes.
+fn copy_in_place(environment: &Environment, file: &dyn ReadFile, path: &Path, len: u64) -> Result<(), JournalError> {
+    let storage = &*environment.storage;
+    let temporary = path.with_extension("copy");
+    let mut copy = storage.open_append(&temporary).map_err(|e| JournalError::io("create", &temporary, e))?;
+    // What an attempt that was interrupted left.
+    copy.truncate(0).map_err(|e| JournalError::io("truncate", &temporary, e))?;
+    let mut at = 0;
+    let mut buffer = vec![0; COPY_BYTES.min(len as usize)];
+    while at < len {
+        let wanted = buffer.len().min((len - at) as usize);
+        let filled = read_full(file, path, at, &mut buffer[..wanted])?;
+        if filled < wanted {
+            return Err(JournalError::corrupt(path, at + filled as u64, None, "the file became shorter"));
+        }
+        copy.append(&buffer[..wanted]).map_err(|e| JournalError::io("write", &temporary, e))?;
+        at += wanted as u64;
+    }
+    copy.sync().map_err(|e| JournalError::io("sync", &temporary, e))?;
+    storage.rename(&temporary, path).map_err(|e| JournalError::io("rename", &temporary, e))?;
+    let folder = path.parent().unwrap_or(path);
+    storage.sync_dir(folder).map_err(|e| JournalError::io("sync", folder, e))
 }
 
 /// Writes to the last segment of a folder.
