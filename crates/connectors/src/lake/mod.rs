@@ -71,6 +71,8 @@ pub struct LakeOptions {
     pub cancel_rows_max: u64,
     /// Commits between checkpoints of a table's log.
     pub checkpoint_commits: u64,
+    /// For tables of contents: bytes of one bucket, the least that a retraction rewrites in a large table.
+    pub bucket_bytes: u64,
 }
 
 impl Default for LakeOptions {
@@ -81,6 +83,7 @@ impl Default for LakeOptions {
             rewrite_bytes_max: 1 << 30,
             cancel_rows_max: 8 << 20,
             checkpoint_commits: 100,
+            bucket_bytes: 16 << 20,
         }
     }
 }
@@ -97,6 +100,9 @@ pub(crate) enum LakeError {
     /// A type or column does not fit.
     #[error("{0}")]
     Schema(String),
+    /// A Delta table that another program made stands where ours should be.
+    #[error("{0} is a Delta table that Weir did not make")]
+    Foreign(String),
     /// Another program changed the table in a way that contradicts ours.
     #[error("{0} was changed by another program at the same time")]
     Conflict(String),
@@ -170,15 +176,20 @@ impl LakeHistory {
                 locations.extend(store.list_with_delimiter(Some(&schema)).await?.common_prefixes);
             }
         }
-        let tables: Vec<LakeTable> = futures::stream::iter(locations)
+        let tables: Vec<Option<LakeTable>> = futures::stream::iter(locations)
             .map(|path| open_at(&root, path.to_string()))
             .buffer_unordered(PARALLEL_TABLES)
+            .map(|opened| match opened {
+                // A guest in the lake's folder, in nobody's way until a relation has its name.
+                Err(LakeError::Foreign(_)) => Ok(None),
+                other => other.map(Some),
+            })
             .try_collect()
             .await?;
         let epochs = open_at(&root, EPOCHS_TABLE.to_owned()).await?;
         let landed = epochs.txn(EPOCH_TXN) as u64;
         let (mut by_name, mut horizons) = (BTreeMap::new(), BTreeMap::new());
-        for table in tables {
+        for table in tables.into_iter().flatten() {
             let Some(relation) = table.property(RELATION_PROPERTY).map(Relation::from) else {
                 continue;
             };

@@ -117,9 +117,8 @@ impl LakeTable {
         self.properties = metadata.configuration().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         self.identity = metadata.id().to_owned();
         self.created_ms = metadata.created_time().unwrap_or(self.created_ms);
-        let schema = self.properties.get(SCHEMA_PROPERTY).ok_or_else(|| {
-            LakeError::Schema(format!("{} is a Delta table that Weir did not make", self.log_store.root_url()))
-        })?;
+        let schema = self.properties.get(SCHEMA_PROPERTY);
+        let schema = schema.ok_or_else(|| LakeError::Foreign(self.log_store.root_url().to_string()))?;
         self.schema = Some(decode_schema(schema)?);
         let mut before = std::mem::take(&mut self.files);
         for view in state.log_data().iter() {

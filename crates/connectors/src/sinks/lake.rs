@@ -2,7 +2,7 @@
 //!
 //! Rows that come are appended. Rows that go are found by the bucket they hash into: files hold either the rows of
 //! one bucket or, freshly appended, of any ("loose" files). A retraction rewrites the files of its bucket and the
-//! loose ones. A small table is one bucket; the number of buckets doubles with the table. What a file holds stands in
+//! loose ones; when these have grown, it sorts all of them into buckets. A small table is one bucket; the number of buckets doubles with the table. What a file holds stands in
 //! its name (see [`crate::lake`]). Every commit carries the epoch as `txn` version, so the cursor moves with the rows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,19 +24,16 @@ use crate::lake::{FILES_TO_MERGE, LakeError, LakeOptions, RowKeys, conform_rows,
 
 /// Table property: the feed's version.
 const VERSION_PROPERTY: &str = "weir.version";
-/// Size of a bucket that makes the number of buckets double.
-const BUCKET_BYTES: u64 = 16 << 20;
 /// More would mean as many small files in a rewrite.
 const BUCKETS_MAX: u32 = 64;
 /// Buckets must be found again by later runs.
 const BUCKET_SEED: u64 = 0;
-/// Loose files beyond this are sorted into buckets with the next retraction.
-const LOOSE_BYTES_MAX: u64 = 32 << 20;
-
 impl From<LakeError> for SinkError {
     fn from(error: LakeError) -> Self {
         match error {
-            LakeError::Schema(_) | LakeError::Arrow(_) | LakeError::Parquet(_) => Self::Refused(error.to_string()),
+            LakeError::Schema(_) | LakeError::Foreign(_) | LakeError::Arrow(_) | LakeError::Parquet(_) => {
+                Self::Refused(error.to_string())
+            }
             _ => Self::Retry(error.to_string()),
         }
     }
@@ -99,9 +96,9 @@ impl LakeSink {
         let files: Vec<Arc<DataFile>> = self.table.files().cloned().collect();
         let bytes: u64 = files.iter().map(|file| file.size).sum();
         let buckets_now = files.iter().map(|file| bucket(file).1).max().unwrap_or(0).max(1);
-        let wanted = (bytes / BUCKET_BYTES).max(1).next_power_of_two().min(u64::from(BUCKETS_MAX)) as u32;
+        let wanted = (bytes / self.options.bucket_bytes).max(1).next_power_of_two().min(u64::from(BUCKETS_MAX)) as u32;
         let loose_bytes: u64 = files.iter().filter(|file| bucket(file).1 == 0).map(|file| file.size).sum();
-        let whole = wanted > buckets_now || loose_bytes > LOOSE_BYTES_MAX;
+        let whole = wanted > buckets_now || loose_bytes > 2 * self.options.bucket_bytes;
         let buckets = buckets_now.max(wanted);
         let place = Placement::new(&self.feed, buckets)?;
         let touched: BTreeSet<u32> =
