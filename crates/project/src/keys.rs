@@ -246,7 +246,9 @@ pub static SETTINGS: FileKeys = FileKeys {
 };
 
 /// Formats that `format = "..."` may name.
-pub const FORMATS: &[&str] = &["json", "csv", "access_log", "avro", "protobuf", "thrift", "bson", "parquet"];
+pub const FORMATS: &[&str] = &["json", "csv", "access_log"];
+/// Formats that are agreed and not there yet.
+pub const FORMATS_LATER: &[&str] = &["avro", "protobuf", "thrift", "bson", "parquet"];
 /// Kinds of source that exist now.
 pub const SOURCE_KINDS: &[&str] = &["beacon", "files"];
 /// Kinds of source that are agreed and not there yet.

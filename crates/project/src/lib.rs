@@ -5,18 +5,21 @@
 
 mod document;
 mod fields;
+pub mod graph;
 pub mod keys;
 pub mod manifest;
 pub mod mistake;
 pub mod model;
 mod project;
 pub mod quantity;
+mod read;
 pub mod secret;
 pub mod settings;
 pub mod sink;
 pub mod source;
 pub mod test_case;
 
+pub use graph::Graph;
 pub use manifest::{Change, ChangeKind, ChangeSeverity, Manifest, ManifestEntry, What};
 pub use mistake::{Mistake, Severity};
 pub use model::{Model, OnError, Refresh};

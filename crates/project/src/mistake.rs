@@ -174,7 +174,6 @@ impl fmt::Display for Mistake {
 
 /// Every code with what it means.
 pub const CODES: &[(&str, &str)] = &[
-    ("append_only", "what is asked for needs a relation that never takes a row back"),
     ("bad_name", "a file's name cannot be the name of a relation"),
     ("bad_value", "a value cannot be read as what it should be"),
     ("cycle", "models that read each other in a circle"),
@@ -192,12 +191,12 @@ pub const CODES: &[(&str, &str)] = &[
     ("unfed_model", "a model that no source feeds"),
     ("unknown_column", "a column that the relation does not have"),
     ("unknown_file", "a file or folder that means nothing to Weir"),
+    ("unknown_function", "a function that does not exist"),
     ("unknown_key", "an entry that does not exist here"),
     ("unknown_profile", "a profile without its file"),
     ("unknown_relation", "a relation that no file defines"),
     ("unreadable", "a file or folder that cannot be read"),
     ("unsupported", "something that this version of Weir does not do yet"),
-    ("unused_source", "a source that nothing reads"),
     ("wrong_type", "a value of another TOML type than expected"),
 ];
 

@@ -1,13 +1,19 @@
 //! A whole project, and reading one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use weir_incremental::Relation;
+use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
+use datafusion::execution::FunctionRegistry;
+use weir_incremental::{Planner, Relation, RelationTraits};
 
+use crate::document;
 use crate::fields::Layer;
-use crate::manifest::Manifest;
-use crate::mistake::{FileText, Mistake};
-use crate::{Model, Settings, Sink, Source, TestCase, document};
+use crate::mistake::Mistake;
+use crate::read::folder::{Folder, NamedFile};
+use crate::read::{Known, Relations, models, sinks, sources, tests};
+use crate::{Model, Settings, Sink, Source, SourceKind, TestCase};
 
 /// A project without mistakes.
 #[derive(Debug, Clone)]
@@ -41,19 +47,11 @@ impl Project {
     /// Reads the folder `dir` under a profile. Touches nothing outside of it.
     pub fn read(dir: &Path, profile: Option<&str>) -> Reading {
         let mut mistakes = Vec::new();
-        let text = FileText::new("weir.toml", std::fs::read_to_string(dir.join("weir.toml")).unwrap_or_default());
-        let table = document::parse(&text, &mut mistakes);
-        let settings = Settings::read(dir, &[Layer { text: &text, table: &table }], &mut mistakes);
-        let project = Project {
-            dir: dir.to_path_buf(),
-            profile: profile.map(str::to_string),
-            settings,
-            sources: Vec::new(),
-            models: Vec::new(),
-            sinks: Vec::new(),
-            tests: Vec::new(),
-        };
-        Reading { project: (!mistakes.iter().any(Mistake::is_error)).then_some(project), mistakes }
+        let project = read(dir, profile, &mut mistakes);
+        mistakes.sort_by(|a, b| (&a.file, a.line, a.column, a.code).cmp(&(&b.file, b.line, b.column, b.code)));
+        mistakes.dedup();
+        let sound = !mistakes.iter().any(Mistake::is_error);
+        Reading { project: project.filter(|_| sound), mistakes }
     }
 
     /// The source of that name.
@@ -67,12 +65,123 @@ impl Project {
     }
 
     /// Schema of a source or model.
-    pub fn schema(&self, relation: &Relation) -> Option<&arrow::datatypes::SchemaRef> {
-        self.source(relation).map(|s| &s.schema).or_else(|| self.model(relation).map(|m| &m.schema))
+    pub fn schema(&self, relation: &str) -> Option<&SchemaRef> {
+        self.source(relation).map(|source| &source.schema).or_else(|| self.model(relation).map(|model| &model.schema))
     }
 
-    /// Its meaning, to be compared with what a later folder means.
-    pub fn manifest(&self) -> Manifest {
-        Manifest::default()
+    /// Names of all relations: sources, then models in order of dependency.
+    pub fn relations(&self) -> impl Iterator<Item = &Relation> {
+        self.sources.iter().map(|source| &source.name).chain(self.models.iter().map(|model| &model.name))
+    }
+
+    /// A planner that knows all of the project's relations, for queries over them.
+    pub fn planner(&self) -> Result<Planner, DataFusionError> {
+        let mut planner = new_planner()?;
+        for source in &self.sources {
+            let traits = RelationTraits { append_only: source.append_only(), key: source.key.clone() };
+            planner.add_relation(source.name.clone(), source.schema.clone(), traits);
+        }
+        for model in &self.models {
+            let traits = RelationTraits { append_only: model.plan.append_only, key: model.key.clone() };
+            planner.add_relation(model.name.clone(), model.schema.clone(), traits);
+        }
+        Ok(planner)
+    }
+}
+
+/// Adds Weir's functions to a planner or session.
+fn register_functions(_registry: &mut dyn FunctionRegistry) -> Result<(), DataFusionError> {
+    Ok(())
+}
+
+fn new_planner() -> Result<Planner, DataFusionError> {
+    Planner::new(&register_functions)
+}
+
+fn read(dir: &Path, profile: Option<&str>, mistakes: &mut Vec<Mistake>) -> Option<Project> {
+    let folder = Folder::read(dir, profile, mistakes)?;
+    let tables: Vec<document::Table> = folder.settings.iter().map(|text| document::parse(text, mistakes)).collect();
+    let layers: Vec<Layer<'_>> =
+        folder.settings.iter().zip(&tables).map(|(text, table)| Layer { text, table }).collect();
+    let settings = Settings::read(dir, &layers, mistakes);
+    let mut planner = match new_planner() {
+        Ok(planner) => planner,
+        Err(error) => {
+            let message = format!("SQL cannot be planned: {}", error.strip_backtrace());
+            mistakes.push(Mistake::of_file("weir.toml", "unreadable", message));
+            return None;
+        }
+    };
+    check_unique_names(&folder, mistakes);
+    let mut relations = Relations::default();
+    let mut read_sources: Vec<Source> = Vec::new();
+    for file in &folder.sources {
+        relations.known.insert(file.name.clone(), None);
+        let Some(source) = sources::read_source(dir, file, &planner, mistakes) else { continue };
+        let known = Known { schema: source.schema.clone(), append_only: source.append_only(), key: source.key.clone() };
+        let traits = RelationTraits { append_only: known.append_only, key: known.key.clone() };
+        planner.add_relation(source.name.clone(), source.schema.clone(), traits);
+        relations.known.insert(file.name.clone(), Some(known));
+        read_sources.push(source);
+    }
+    check_shared_inputs(&read_sources, mistakes);
+    let mut read_models = models::read_models(&folder.models, &mut planner, &mut relations, mistakes);
+    models::read_model_notes(&folder.model_notes, &mut read_models, &relations, mistakes);
+    let read_sinks = sinks::read_sinks(&folder.sinks, &planner, &relations, mistakes);
+    let read_tests = tests::read_tests(&folder.tests, &read_sources, &relations, mistakes);
+    let read_from: Vec<PathBuf> = read_sources.iter().filter_map(|source| folder_read_from(dir, source)).collect();
+    folder.report_strangers(&read_from, mistakes);
+    Some(Project {
+        dir: dir.to_path_buf(),
+        profile: profile.map(str::to_string),
+        settings,
+        sources: read_sources,
+        models: read_models,
+        sinks: read_sinks,
+        tests: read_tests,
+    })
+}
+
+/// A source's pattern relative to the project's folder, when it is inside.
+fn folder_read_from(dir: &Path, source: &Source) -> Option<PathBuf> {
+    let SourceKind::Files(options) = &source.kind else { return None };
+    options.path.strip_prefix(dir).ok().map(Path::to_path_buf)
+}
+
+/// Sources and models share one space of names.
+fn check_unique_names(folder: &Folder, mistakes: &mut Vec<Mistake>) {
+    let mut first: BTreeMap<&str, &NamedFile> = BTreeMap::new();
+    for file in folder.sources.iter().chain(&folder.models) {
+        if let Some(other) = first.get(file.name.as_str()) {
+            let message = format!("`{}` is defined by {} already", file.name, other.text.file().display());
+            mistakes.push(
+                Mistake::of_file(file.text.file(), "duplicate_name", message)
+                    .hint("sources and models share one space of names: rename one of the files"),
+            );
+        } else {
+            first.insert(&file.name, file);
+        }
+    }
+}
+
+/// Sources that share an input must agree on what it is.
+fn check_shared_inputs(sources: &[Source], mistakes: &mut Vec<Mistake>) {
+    let mut first: BTreeMap<(&str, &str), &Source> = BTreeMap::new();
+    for source in sources {
+        let key = (source.kind.name(), source.input.as_str());
+        let Some(other) = first.get(&key) else {
+            first.insert(key, source);
+            continue;
+        };
+        let differs = match () {
+            () if other.kind != source.kind => "other files",
+            () if other.format != source.format || other.format_options != source.format_options => "another format",
+            () => continue,
+        };
+        let message = format!("reads the input \"{}\" with {differs} than `{}`", source.input, other.name);
+        mistakes.push(
+            Mistake::of_file(&source.file, "bad_value", message)
+                .hint("sources that share an input read the same bytes: make them agree, or give `input` another name"),
+        );
     }
 }
