@@ -179,9 +179,9 @@ fn check_shared_inputs(sources: &[Source], mistakes: &mut Vec<Mistake>) {
             () => continue,
         };
         let message = format!("reads the input \"{}\" with {differs} than `{}`", source.input, other.name);
-        mistakes.push(
-            Mistake::of_file(&source.file, "bad_value", message)
-                .hint("sources that share an input read the same bytes: make them agree, or give `input` another name"),
-        );
+        mistakes
+            .push(Mistake::of_file(&source.file, "bad_value", message).hint(
+                "sources that share an input read the same bytes: make them agree, or give `input` another name",
+            ));
     }
 }

@@ -1,7 +1,7 @@
 //! `[columns]`: from SQL types and origins to a contract.
 
 use arrow::datatypes::DataType;
-use weir_schemas::{Attribute, Column, Contract, Origin, UnknownFields, parse_sql_type};
+use weir_schemas::{Column, Contract, Origin, UnknownFields, parse_sql_type};
 
 use crate::document::{Entry, Node, Value};
 use crate::fields::{Fields, Layer, inside_string, wrong_type};
@@ -73,9 +73,7 @@ fn read_long(entry: &Entry, layer: Layer<'_>, notes: &mut Notes, mistakes: &mut 
     {
         let right = weir_schemas::sql_type_name(&attribute.data_type());
         let message = format!("@{} is {right}", attribute.name());
-        mistakes.push(
-            Mistake::at(text, entry.node.span.clone(), "type_mismatch", message).hint("leave out `type`"),
-        );
+        mistakes.push(Mistake::at(text, entry.node.span.clone(), "type_mismatch", message).hint("leave out `type`"));
         return None;
     }
     let mut column = Column::new(&entry.key, data_type);
@@ -168,12 +166,4 @@ pub(crate) fn decoded_fields(contract: &Contract) -> Vec<arrow::datatypes::Field
         fields.push(Field::new("_extra", DataType::Utf8, true));
     }
     fields
-}
-
-/// The attribute a column comes from, if it does.
-pub(crate) fn attribute_of(column: &Column) -> Option<Attribute> {
-    match &column.origin {
-        Origin::Attribute(attribute) => Some(*attribute),
-        Origin::Field(_) => None,
-    }
 }

@@ -32,9 +32,35 @@ const FOLDERS_LATER: &[&str] = &["splits", "checks", "matchers", "endpoints", "l
 const WELCOME: &[&str] = &["docs", "data", "Makefile", "justfile", "Dockerfile", "LICENSE", "README", "CHANGELOG"];
 /// Words that SQL would not take as the name of a relation without quotes.
 const RESERVED: &[&str] = &[
-    "all", "as", "by", "case", "cross", "distinct", "except", "from", "full", "group", "having", "in", "inner",
-    "intersect", "join", "left", "limit", "not", "null", "on", "or", "order", "outer", "right", "select", "table",
-    "union", "where", "with",
+    "all",
+    "as",
+    "by",
+    "case",
+    "cross",
+    "distinct",
+    "except",
+    "from",
+    "full",
+    "group",
+    "having",
+    "in",
+    "inner",
+    "intersect",
+    "join",
+    "left",
+    "limit",
+    "not",
+    "null",
+    "on",
+    "or",
+    "order",
+    "outer",
+    "right",
+    "select",
+    "table",
+    "union",
+    "where",
+    "with",
 ];
 
 impl Folder {
@@ -88,14 +114,13 @@ impl Folder {
             ("sources", true) => self.sources = named_files(dir, at, "toml", &[], mistakes),
             ("sinks", true) => self.sinks = named_files(dir, at, "toml", &[], mistakes),
             ("tests", true) => {
-                self.tests = files_below(dir, at, mistakes)
-                    .into_iter()
-                    .filter(|file| expect_extension(file, &["toml"], mistakes))
-                    .filter_map(|file| {
-                        let text = read_text(dir, &file, mistakes)?;
-                        Some(NamedFile { name: stem(&file), text })
-                    })
-                    .collect();
+                for file in files_below(dir, at, mistakes) {
+                    if expect_extension(&file, &["toml"], mistakes)
+                        && let Some(text) = read_text(dir, &file, mistakes)
+                    {
+                        self.tests.push(NamedFile { name: stem(&file), text });
+                    }
+                }
             }
             ("models", true) => {
                 self.models = named_files(dir, at, "sql", &["toml"], mistakes);
@@ -131,8 +156,7 @@ impl Folder {
             if read_from.iter().any(|path| path.starts_with(name)) {
                 continue;
             }
-            let (shown, what) =
-                if *is_folder { (format!("{name}/"), "folder") } else { (name.clone(), "file") };
+            let (shown, what) = if *is_folder { (format!("{name}/"), "folder") } else { (name.clone(), "file") };
             let hint = nearest(name, FOLDERS.iter().copied().chain(FOLDERS_LATER.iter().copied()).chain(["weir.toml"]))
                 .map(|near| format!("did you mean `{near}`?"))
                 .or_else(|| name.ends_with(".sql").then(|| "models live in models/".to_string()));
@@ -182,11 +206,8 @@ fn check_name(parts: &[String]) -> Option<(String, String)> {
     }
     for part in parts {
         if !is_identifier(part) {
-            let mended: String = part
-                .to_lowercase()
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-                .collect();
+            let mended: String =
+                part.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
             let mended = if mended.starts_with(|c: char| c.is_ascii_digit()) { format!("_{mended}") } else { mended };
             let message = format!("`{part}` cannot be the name of a relation");
             return Some((message, format!("use small letters, digits and `_`: `{mended}`")));

@@ -75,11 +75,8 @@ pub(crate) fn read_models(
             continue;
         }
         if let Some(model) = plan(draft, planner, mistakes) {
-            let known = Known {
-                schema: model.schema.clone(),
-                append_only: model.plan.append_only,
-                key: model.key.clone(),
-            };
+            let known =
+                Known { schema: model.schema.clone(), append_only: model.plan.append_only, key: model.key.clone() };
             let traits = RelationTraits { append_only: known.append_only, key: known.key.clone() };
             planner.add_relation(model.name.clone(), model.schema.clone(), traits);
             relations.known.insert(draft.name.to_string(), Some(known));
@@ -339,9 +336,7 @@ pub(crate) fn read_model_notes(
                 let names = model.schema.fields().iter().map(|field| field.name().as_str());
                 let hint = did_you_mean(&entry.key, names);
                 let message = format!("model `{}` has no column `{}`", model.name, entry.key);
-                mistakes.push(
-                    Mistake::at(text, entry.key_span.clone(), "unknown_column", message).hint_maybe(hint),
-                );
+                mistakes.push(Mistake::at(text, entry.key_span.clone(), "unknown_column", message).hint_maybe(hint));
                 continue;
             }
             match &entry.node.value {

@@ -43,12 +43,7 @@ pub(crate) fn read_sinks(
     sinks
 }
 
-fn read_sink(
-    file: &NamedFile,
-    planner: &Planner,
-    relations: &Relations,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Sink> {
+fn read_sink(file: &NamedFile, planner: &Planner, relations: &Relations, mistakes: &mut Vec<Mistake>) -> Option<Sink> {
     let errors_before = mistakes.iter().filter(|mistake| mistake.is_error()).count();
     let text = &file.text;
     let table = document::parse(text, mistakes);

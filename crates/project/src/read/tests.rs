@@ -97,9 +97,7 @@ fn read_given(
             None => {
                 let hint = did_you_mean(relation, sources.iter().map(|source| &*source.name));
                 let message = format!("there is no source `{relation}`");
-                mistakes.push(
-                    Mistake::at(text, entry.key_span.clone(), "unknown_relation", message).hint_maybe(hint),
-                );
+                mistakes.push(Mistake::at(text, entry.key_span.clone(), "unknown_relation", message).hint_maybe(hint));
             }
             Some(Some(_)) => {
                 let message = format!("`{relation}` is a model; rows can be given to sources");
@@ -115,13 +113,7 @@ fn read_given(
     Some(Given { source: source.name.clone(), rows })
 }
 
-fn check_required(
-    text: &FileText,
-    entry: &Entry,
-    source: &Source,
-    rows: &RecordBatch,
-    mistakes: &mut Vec<Mistake>,
-) {
+fn check_required(text: &FileText, entry: &Entry, source: &Source, rows: &RecordBatch, mistakes: &mut Vec<Mistake>) {
     for column in source.contract.columns.iter().filter(|column| column.required) {
         if rows.column_by_name(&column.name).is_some_and(|values| values.null_count() > 0) {
             let message = format!("`{}` requires `{}`, and a row has none", source.name, column.name);
