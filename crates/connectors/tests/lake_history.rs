@@ -12,7 +12,7 @@ use common::{Sum, add, delta, every_type, rows_schema, sum_of};
 use datafusion::prelude::{SessionContext, col, lit};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use weir_connectors::lake::{LakeHistory, LakeOptions};
+use weir_connectors::lake::{LakeHistory, LakeOptions, check_schema};
 use weir_incremental::{Delta, Relation};
 use weir_pipeline::history::{History, Landing};
 
@@ -241,4 +241,52 @@ async fn a_column_that_changes_its_type_is_refused_by_name() {
     let error = lake.land(2, vec![landing("t", vec![(2, Delta::inserts(other.unwrap()))])]).await.unwrap_err();
     assert!(error.0.contains("`id` is Int64 in the lake and Utf8 now"), "{error}");
     assert_eq!(lake.landed(), 1);
+}
+
+#[tokio::test]
+async fn any_name_of_a_relation_or_column_will_do() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("a bü#");
+    let relation = Relation::from("Größe.my table/x.y");
+    let names = ["count(*)", "a b", "x.y", "ö", "a,b;{}", "A", ""];
+    let column = || Arc::new(Int64Array::from(vec![1])) as arrow::array::ArrayRef;
+    let row = RecordBatch::try_from_iter(names.map(|name| (name, column()))).unwrap();
+    let options = LakeOptions { checkpoint_commits: 1, ..Default::default() };
+    let lake = LakeHistory::open(folder.to_str().unwrap(), options.clone()).await.unwrap();
+    for epoch in 1..=3 {
+        lake.land(epoch, vec![landing(&relation, vec![(epoch, Delta::inserts(row.clone()))])]).await.unwrap();
+        lake.maintain(epoch).await.unwrap();
+    }
+    drop(lake);
+    let lake = LakeHistory::open(folder.to_str().unwrap(), options).await.unwrap();
+    let change = Delta::new(row, vec![3].into());
+    assert_eq!(sum_between(&lake, &relation, 0, 3).await, expected(&[&change]));
+    assert_eq!(lake.bytes().await.unwrap()[0].0, relation);
+
+    // Delta does not tell upper case from lower.
+    let row = RecordBatch::try_from_iter([("a", column()), ("A", column())]).unwrap();
+    assert!(check_schema(&row.schema()).is_err());
+    assert!(check_schema(&every_type().schema()).is_ok());
+    let error = lake.land(4, vec![landing("t", vec![(4, Delta::inserts(row))])]).await.unwrap_err();
+    assert!(error.0.contains("case-insensitive"), "{error}");
+    assert!(lake.changes(&"t".into(), 0, 9).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_a_crash_left_behind_is_cleared_and_what_others_put_there_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let change = delta(&[(1, "a", None, 1)]);
+    open(&folder).await.land(1, vec![landing("t", vec![(1, change.clone())])]).await.unwrap();
+    let table = folder.path().join("main/t");
+    let (left, guest) = (table.join("e2-2-r1-n0-0.parquet"), table.join("mine.parquet"));
+    let draft = table.join("_delta_log/.0.tmp");
+    for file in [&left, &guest, &draft] {
+        std::fs::write(file, "").unwrap();
+        std::fs::File::open(file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let lake = open_with(&folder, LakeOptions { keep_removed: Duration::ZERO, ..Default::default() }).await;
+    lake.maintain(1).await.unwrap();
+    assert!(!left.exists() && !draft.exists());
+    assert!(guest.exists());
+    assert_eq!(sum_between(&lake, "t", 0, 1).await, expected(&[&change]));
 }

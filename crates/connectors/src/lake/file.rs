@@ -88,6 +88,11 @@ fn file_name(part: Part, rows: u64) -> String {
     }
 }
 
+/// Whether we write files of such a name (no folder in it).
+pub(crate) fn is_ours(name: &str) -> bool {
+    parse_name(name).is_some()
+}
+
 fn parse_name(path: &str) -> Option<(Part, u64)> {
     let stem = path.strip_suffix(".parquet")?;
     let fields: Vec<&str> = stem.split('-').collect();

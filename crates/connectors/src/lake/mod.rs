@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
@@ -34,7 +35,7 @@ use futures::{StreamExt, TryStreamExt};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use url::Url;
-use weir_incremental::Relation;
+use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
 use weir_pipeline::history::{History, HistoryError, Landing};
 
@@ -57,6 +58,8 @@ const DROPPED_PROPERTY: &str = "weir.dropped";
 const EPOCHS_TABLE: &str = "weir_epochs";
 /// How many tables are worked on at a time.
 const PARALLEL_TABLES: usize = 4;
+/// Small deltas are joined to batches of about so many rows before they are encoded.
+const BATCH_ROWS: usize = 64 * 1024;
 
 /// Sizes and times of the lake.
 #[derive(Debug, Clone)]
@@ -237,8 +240,18 @@ impl LakeHistory {
         };
         let mut writer = FileWriter::changes(store, schema.clone(), self.options.file_bytes_target, 1);
         // Many small deltas of many epochs make one batch: few large row groups, one encoding.
-        for batch in batches(&schema, landing.changes.into_iter().filter(|(epoch, _)| *epoch > held))? {
-            writer.write(batch).await?;
+        let (mut open, mut rows) = (Vec::new(), 0);
+        for (epoch, delta) in landing.changes.into_iter().filter(|(epoch, delta)| *epoch > held && !delta.is_empty()) {
+            rows += delta.len();
+            open.push(bookkept(&schema, epoch, delta)?);
+            if rows >= BATCH_ROWS {
+                writer.write(concat_batches(&schema, &open)?).await?;
+                open.clear();
+                rows = 0;
+            }
+        }
+        if !open.is_empty() {
+            writer.write(concat_batches(&schema, &open)?).await?;
         }
         let added = writer.finish().await?;
         let mut table = handle.lock().await;
@@ -381,6 +394,13 @@ impl History for LakeHistory {
     }
 }
 
+/// Whether a relation of such a schema can be kept in the lake: to be asked before anything runs, since one relation
+/// that cannot holds up every landing. The error says which column and why.
+pub fn check_schema(schema: &Schema) -> Result<(), HistoryError> {
+    schema::delta_schema(&with_bookkeeping(schema))?;
+    Ok(())
+}
+
 /// The URL of a folder given as a path or URL; a missing local folder is made.
 pub(crate) fn folder_url(location: &str) -> Result<Url, LakeError> {
     let mut url = deltalake::ensure_table_uri(location)?;
@@ -436,32 +456,12 @@ fn epochs_schema() -> SchemaRef {
     ]))
 }
 
-/// The changes as batches with bookkeeping columns, of some 64k rows each where there are as many.
-fn batches(
-    schema: &SchemaRef,
-    changes: impl Iterator<Item = (EpochNumber, weir_incremental::Delta)>,
-) -> Result<Vec<RecordBatch>, LakeError> {
-    const ROWS: usize = 64 * 1024;
-    let (mut found, mut open, mut rows) = (Vec::new(), Vec::new(), 0);
-    for (epoch, delta) in changes {
-        if delta.is_empty() {
-            continue;
-        }
-        rows += delta.len();
-        let own = with_bookkeeping(&delta.schema());
-        let epochs = Int64Array::from_value(epoch as i64, delta.len());
-        let mut columns = delta.rows.columns().to_vec();
-        columns.push(Arc::new(delta.weights));
-        columns.push(Arc::new(epochs));
-        open.push(conform(&RecordBatch::try_new(own, columns)?, schema)?);
-        if rows >= ROWS {
-            found.push(arrow::compute::concat_batches(schema, &open)?);
-            open.clear();
-            rows = 0;
-        }
-    }
-    if !open.is_empty() {
-        found.push(arrow::compute::concat_batches(schema, &open)?);
-    }
-    Ok(found)
+/// The rows of a delta with their bookkeeping columns.
+fn bookkept(schema: &SchemaRef, epoch: EpochNumber, delta: Delta) -> Result<RecordBatch, LakeError> {
+    let own = with_bookkeeping(&delta.schema());
+    let epochs = Int64Array::from_value(epoch as i64, delta.len());
+    let mut columns = delta.rows.columns().to_vec();
+    columns.push(Arc::new(delta.weights));
+    columns.push(Arc::new(epochs));
+    Ok(conform(&RecordBatch::try_new(own, columns)?, schema)?)
 }

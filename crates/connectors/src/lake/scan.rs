@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, Statistics, ToDFSchema, stats::Precision};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::utils::conjunction;
@@ -123,11 +124,15 @@ impl TableProvider for LakeScan {
         let table = self.schema.clone().to_dfschema()?;
         let epoch_filter = self.epoch_filter();
         let pruning = filters.iter().cloned().chain(epoch_filter.clone());
+        // Files never change, so their footers may be kept from one query to the next.
+        let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let store = self.log_store.object_store(None);
         let mut options = state.config_options().execution.parquet.clone();
         options.schema_force_view_types = false;
         let mut source = ParquetSource::new(self.schema.clone()).with_table_parquet_options(
             datafusion::common::config::TableParquetOptions { global: options, ..Default::default() },
         );
+        source = source.with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, footers)));
         if let Some(predicate) = conjunction(pruning) {
             source = source.with_predicate(state.create_physical_expr(predicate, &table)?);
         }

@@ -12,7 +12,9 @@ use arrow::error::ArrowError;
 use arrow::ipc::convert::try_schema_from_ipc_buffer;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use deltalake::kernel::StructType;
 use parquet::arrow::encode_arrow_schema;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::LakeError;
@@ -21,7 +23,13 @@ use super::LakeError;
 /// invariants to append.
 pub(crate) fn delta_schema(schema: &Schema) -> Result<Value, LakeError> {
     let fields = schema.fields().iter().map(|field| delta_field(field, field.name())).collect::<Result<Vec<_>, _>>()?;
-    Ok(json!({ "type": "struct", "fields": fields }))
+    let schema = json!({ "type": "struct", "fields": fields });
+    // What Delta's own reader would not take (names that differ only in case, say) must never be in a log.
+    StructType::deserialize(&schema).map_err(|error| {
+        let problem = error.to_string();
+        LakeError::Schema(format!("not a schema for a lake table: {}", problem.lines().next().unwrap_or_default()))
+    })?;
+    Ok(schema)
 }
 
 fn delta_field(field: &Field, path: &str) -> Result<Value, LakeError> {

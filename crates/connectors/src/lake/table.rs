@@ -27,7 +27,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::LakeError;
-use super::file::DataFile;
+use super::file::{DataFile, is_ours};
 use super::schema::{decode_schema, delta_schema, encode_schema, has_timestamp_ntz};
 
 /// Name under which Weir's epochs stand in a table's `txn` actions.
@@ -239,7 +239,7 @@ impl LakeTable {
         let schema = schema.ok_or_else(|| LakeError::Schema("a table's first commit has no schema".into()))?;
         let new_schema = commit.schema.as_ref().is_some_and(|new| Some(new) != self.schema.as_ref());
         if new_schema {
-            actions.push(json!({ "protocol": protocol(schema) }));
+            actions.push(json!({ "protocol": protocol(self.schema.as_ref(), schema) }));
         }
         if new_schema || !commit.properties.is_empty() {
             actions.push(json!({ "metaData": {
@@ -375,7 +375,7 @@ impl LakeTable {
                 let path = meta.location.to_string();
                 // A file younger than this opening may be about to be committed.
                 let old = meta.last_modified.timestamp_millis() < self.opened_ms;
-                let ours = path.ends_with(".parquet") && !path.starts_with('_') && !path.contains('/');
+                let ours = is_ours(&path) || is_draft(&path);
                 if old && ours && !self.files.contains_key(&path) && !known.contains(path.as_str()) {
                     let file = DataFile::listed(path, meta.size, None, meta.last_modified.timestamp_millis());
                     orphans.push((Arc::new(file), now));
@@ -404,8 +404,15 @@ impl LakeTable {
     }
 }
 
-fn protocol(schema: &SchemaRef) -> Value {
-    if has_timestamp_ntz(schema) {
+/// What an unfinished put or commit of ours may leave behind.
+fn is_draft(path: &str) -> bool {
+    let staged = path.split_once('#').is_some_and(|(file, _)| is_ours(file));
+    staged || (path.starts_with("_delta_log/.") && path.ends_with(".tmp"))
+}
+
+/// A table that once had the feature keeps it: its older versions need it.
+fn protocol(before: Option<&SchemaRef>, schema: &SchemaRef) -> Value {
+    if has_timestamp_ntz(schema) || before.is_some_and(|schema| has_timestamp_ntz(schema)) {
         json!({ "minReaderVersion": 3, "minWriterVersion": 7,
             "readerFeatures": ["timestampNtz"], "writerFeatures": ["timestampNtz"] })
     } else {
