@@ -12,7 +12,7 @@ use weir_journal::{
 };
 
 /// How many histories are tried; `WEIR_CRASH_SEEDS` asks for more.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 700;
 
 fn bytes(random: &mut StdRng) -> Bytes {
     let length = if random.random_bool(0.1) { random.random_range(1000..4000) } else { random.random_range(0..200) };

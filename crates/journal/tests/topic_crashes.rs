@@ -16,7 +16,7 @@ use weir_journal::{AppendError, Compression, Record, Topic};
 
 const FOLDER: &str = "/log/topic";
 /// How many histories are tried; `WEIR_CRASH_SEEDS` asks for more.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 700;
 
 /// What the topic may hold.
 #[derive(Default)]
