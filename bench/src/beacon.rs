@@ -8,9 +8,9 @@ use crate::report::{Bound, Report};
 
 /// Runs the connector's own driver, which prints lines `name value`.
 pub fn run(report: &mut Report) -> Result<()> {
-    let output = Command::new("cargo")
-        .args(["run", "--quiet", "--release", "--locked", "--package", "weir-connectors", "--example", "beacon_speed"])
-        .output()?;
+    let driver = std::env::current_exe()?.with_file_name("examples").join("beacon_speed");
+    ensure!(driver.exists(), "{} is missing; `cargo xtask bench` builds it", driver.display());
+    let output = Command::new(driver).output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "beacon_speed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     let value = |name: &str| -> Result<f64> {

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: builds the benchmarks and the binary for release and runs what is named.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -8,11 +9,10 @@ use crate::{run, workspace};
 
 /// Runs the named benchmarks, or all.
 pub fn run(names: &[&str]) -> Result<bool> {
-    let cargo = || {
-        let mut command = Command::new(env!("CARGO"));
-        command.current_dir(workspace::root());
-        command
-    };
-    run::must(cargo().args(["build", "--release", "--locked", "--package", "weir"]))?;
-    run::watched(cargo().args(["run", "--release", "--locked", "--package", "weir-bench", "--"]).args(names), |_| {})
+    let mut build = Command::new(env!("CARGO"));
+    build.current_dir(workspace::root()).args(["build", "--release", "--locked", "--workspace"]);
+    run::must(build.args(["--bin", "weir", "--bin", "weir-bench", "--example", "beacon_speed"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace::root().join("target"), PathBuf::from);
+    let mut bench = Command::new(target.join("release/weir-bench"));
+    run::watched(bench.current_dir(workspace::root()).args(names), |_| {})
 }

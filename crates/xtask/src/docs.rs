@@ -18,7 +18,7 @@ pub enum Mode {
 /// Makes or checks the pages; whether they are now as the code says.
 pub fn run(mode: Mode) -> Result<bool> {
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(workspace::root()).args(["test", "--quiet", "--locked", "--package", "weir", "--test", "docs"]);
+    command.current_dir(workspace::root()).args(["test", "--quiet", "--locked", "--workspace", "--test", "docs"]);
     if mode == Mode::Check {
         return run::watched(&mut command, |_| {});
     }

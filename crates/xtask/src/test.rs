@@ -42,18 +42,13 @@ pub fn run(extent: Extent) -> Result<bool> {
     let mut count = Count::default();
     let tidy = tidy::run(false)?;
     // A runner that does not compile or crashes counts as one failure: it has no closing line.
-    let mut tests = |arguments: &[&str]| -> Result<()> {
-        let before = count.failed;
-        let succeeded = run::watched(cargo_test(&tools).args(arguments), |line| count.look(line))?;
-        if !succeeded && count.failed == before {
-            count.failed += 1;
-        }
-        Ok(())
-    };
-    tests(&["--workspace", "--exclude", "weir"])?;
-    match extent {
-        Extent::All => tests(&["--package", "weir"])?,
-        Extent::WithoutAcceptance => tests(&["--package", "weir", "--bins"])?,
+    let mut command = cargo_test(&tools);
+    if extent == Extent::WithoutAcceptance {
+        command.args(["--exclude", "weir"]);
+    }
+    let succeeded = run::watched(&mut command, |line| count.look(line))?;
+    if !succeeded && count.failed == 0 {
+        count.failed += 1;
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(tidy && count.failed == 0)
@@ -63,7 +58,7 @@ pub fn run(extent: Extent) -> Result<bool> {
 pub fn kill(options: &[&str]) -> Result<bool> {
     let tools = tools::install()?;
     let mut command = cargo_test(&tools);
-    command.args(["--package", "weir", "--test", "acceptance"]);
+    command.args(["--test", "acceptance"]);
     for pair in options.chunks(2) {
         let variable = match pair {
             ["--count", _] => "WEIR_KILL_COUNT",
@@ -76,9 +71,10 @@ pub fn kill(options: &[&str]) -> Result<bool> {
     run::watched(command.args(["--", "--nocapture", "kill::"]), |_| {})
 }
 
+/// Always of the whole workspace: for a part of it, cargo would build the dependencies again with other features.
 fn cargo_test(tools: &tools::Tools) -> Command {
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(workspace::root()).args(["test", "--locked", "--no-fail-fast"]);
+    command.current_dir(workspace::root()).args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     command.env("WEIR_TEST_PYTHON", &tools.python);
     if std::env::var("CI").is_ok_and(|ci| ci == "true") && std::env::var_os("CARGO_TARGET_DIR").is_none() {
         // Clones come and go; what was built stays.
