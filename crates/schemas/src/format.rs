@@ -76,7 +76,7 @@ pub struct Decoded {
 
 /// Bytes of one format to rows of one contract. Cheap to share between threads.
 pub trait Decoder: Send + Sync + fmt::Debug {
-    /// The contract's columns in order, then `_extra` (Utf8) where unknown fields are kept.
+    /// The contract's columns in order, then `_extra` (Utf8) where unknown fields are kept and the format can have any.
     fn schema(&self) -> SchemaRef;
     /// Decodes every record; never fails as a whole, never panics on any bytes.
     fn decode(&self, records: &Records, attributes: &Attributes) -> Decoded;

@@ -4,12 +4,24 @@
 //! [`Decoder`] turns records into an Arrow batch and says of every record that does not fit why.
 //! This crate does not know where bytes come from.
 
+mod access_log;
+mod assemble;
+mod cells;
+mod columns;
 mod contract;
+mod csv;
 mod format;
+mod json;
+mod keys;
 mod lines;
 mod types;
+mod utf8;
+mod values;
 
+pub use access_log::{AccessLogFormat, access_log_contract};
 pub use contract::{Attribute, Column, Contract, Origin, OriginError, UnknownFields};
+pub use csv::{CsvFormat, CsvOptions};
 pub use format::{Attributes, Decoded, Decoder, Format, FormatRef, Framer, RECORD_SIZE_MAX, Records, Reject};
+pub use json::{JsonFormat, SplitError, split_json_events};
 pub use lines::LineFramer;
 pub use types::{TypeError, parse_sql_type, sql_type_name};
