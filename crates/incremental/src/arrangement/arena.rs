@@ -9,7 +9,7 @@
 pub(crate) type Record = u32;
 
 /// No record.
-pub(super) const NONE: Record = u32::MAX;
+pub(crate) const NONE: Record = u32::MAX;
 
 const UNIT: usize = 16;
 const HEADER: usize = 20;

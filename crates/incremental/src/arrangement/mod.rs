@@ -9,6 +9,7 @@ mod encoding;
 mod index;
 mod multisets;
 
+pub(crate) use arena::{Arena, NONE as NO_RECORD, Record};
 pub use canonical::{canonical_batch, canonical_floats};
 pub(crate) use encoding::{EncodedRows, RowEncoding};
 pub(crate) use index::{Index, hash_of};
