@@ -1,10 +1,22 @@
 //! A model in batch: the canonical plan as an ordinary DataFusion plan over the contents of its inputs.
 
+use crate::canonical::clock;
+use crate::dataflow::error_rows;
 use crate::delta::Relation;
 use crate::operators::EngineError;
-use crate::planner::ModelPlan;
+use crate::physical::{self, Failures};
+use crate::planner::{ModelPlan, session_config};
 use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
+use datafusion::common::{DFSchema, DataFusionError, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::{
+    Aggregate, Distinct, Expr, Join, Limit, LogicalPlan, LogicalPlanBuilder, Sort, Union, Unnest, Window,
+};
+use datafusion::physical_plan::collect;
+use datafusion::physical_planner::PhysicalPlanner;
 use std::sync::Arc;
 
 /// Bounds of one run.
@@ -12,6 +24,18 @@ use std::sync::Arc;
 pub struct BatchLimits {
     /// Memory in bytes for sorts, joins and aggregates; none: unbounded. Beyond it, operators that can spill do.
     pub memory_max: Option<usize>,
+}
+
+impl BatchLimits {
+    /// A runtime within these bounds.
+    pub(crate) fn runtime(&self) -> Result<Arc<RuntimeEnv>, DataFusionError> {
+        let builder = RuntimeEnvBuilder::new();
+        let builder = match self.memory_max {
+            Some(bytes) => builder.with_memory_limit(bytes, 1.0),
+            None => builder,
+        };
+        Ok(Arc::new(builder.build()?))
+    }
 }
 
 /// What a run gives.
@@ -31,6 +55,104 @@ pub async fn run(
     now: i64,
     limits: BatchLimits,
 ) -> Result<BatchOutput, EngineError> {
-    let _ = (plan, tables, now, limits);
-    Err(EngineError::Internal("not built yet".into()))
+    let failures = Failures::default();
+    let runnable = Runnable { tables, now, failures: failures.clone() }.of(&plan.plan)?;
+    let state = SessionStateBuilder::new().with_config(session_config()).with_runtime_env(limits.runtime()?).build();
+    let physical = physical::planner().create_physical_plan(&runnable, &state).await?;
+    let batches = collect(physical, state.task_ctx()).await?;
+    let rows = batches
+        .iter()
+        .filter(|batch| batch.num_rows() > 0)
+        .map(|batch| physical::conform(batch, &plan.schema))
+        .collect::<Result<Vec<_>, _>>()?;
+    let failures = std::mem::take(&mut *failures.lock());
+    let errors = error_rows(&plan.name, &failures)?;
+    let errors = if errors.is_empty() { Vec::new() } else { vec![errors.rows] };
+    Ok(BatchOutput { rows, errors })
+}
+
+/// Turns a canonical plan into one that DataFusion's physical planner takes.
+struct Runnable<'a> {
+    tables: &'a (dyn Fn(&Relation) -> Option<Arc<dyn TableProvider>> + Sync),
+    now: i64,
+    failures: Failures,
+}
+
+impl Runnable<'_> {
+    fn of(&self, plan: &LogicalPlan) -> Result<LogicalPlan, EngineError> {
+        let below = |input: &LogicalPlan| self.of(input).map(Arc::new);
+        Ok(match plan {
+            LogicalPlan::TableScan(scan) => {
+                let relation = Relation::from(scan.table_name.to_string());
+                let provider = (self.tables)(&relation)
+                    .ok_or_else(|| EngineError::Internal(format!("no contents of `{relation}` to run over")))?;
+                let held = provider.schema();
+                let wanted = scan.projected_schema.fields().iter().map(|f| held.index_of(f.name()));
+                let projection = wanted.collect::<Result<Vec<_>, _>>()?;
+                let name = TableReference::bare("contents");
+                let scanned =
+                    LogicalPlanBuilder::scan(name, provider_as_source(provider), Some(projection))?.build()?;
+                physical::conforming(scanned, nullable(&scan.projected_schema)?)
+            }
+            LogicalPlan::Projection(projection) => {
+                let (input, filter) = match projection.input.as_ref() {
+                    LogicalPlan::Filter(filter) if !clock::reads_clock(&filter.predicate) => {
+                        (&filter.input, Some(filter.predicate.clone()))
+                    }
+                    _ => (&projection.input, None),
+                };
+                let expressions = projection.expr.iter().map(|e| e.clone().unalias()).collect();
+                let schema = nullable(&projection.schema)?;
+                physical::tolerant_map(self.of(input)?, filter, expressions, schema, self.failures.clone())
+            }
+            LogicalPlan::Filter(filter) => {
+                let predicate = clock::at(filter.predicate.clone(), self.now)?;
+                let schema = filter.input.schema();
+                let columns = schema.columns().into_iter().map(Expr::Column).collect();
+                let input = self.of(&filter.input)?;
+                physical::tolerant_map(input, Some(predicate), columns, nullable(schema)?, self.failures.clone())
+            }
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
+                LogicalPlan::Aggregate(Aggregate::try_new(below(input)?, columns, Vec::new())?)
+            }
+            LogicalPlan::Aggregate(aggregate) => {
+                let input = below(&aggregate.input)?;
+                let (groups, calls) = (aggregate.group_expr.clone(), aggregate.aggr_expr.clone());
+                LogicalPlan::Aggregate(Aggregate::try_new(input, groups, calls)?)
+            }
+            LogicalPlan::Window(window) => {
+                LogicalPlan::Window(Window::try_new(window.window_expr.clone(), below(&window.input)?)?)
+            }
+            LogicalPlan::Sort(sort) => LogicalPlan::Sort(Sort { input: below(&sort.input)?, ..sort.clone() }),
+            LogicalPlan::Limit(limit) => LogicalPlan::Limit(Limit { input: below(&limit.input)?, ..limit.clone() }),
+            LogicalPlan::Union(union) => {
+                let inputs = union.inputs.iter().map(|input| below(input)).collect::<Result<Vec<_>, _>>()?;
+                LogicalPlan::Union(Union { inputs, schema: nullable(&union.schema)? })
+            }
+            LogicalPlan::Join(join) => LogicalPlan::Join(Join::try_new(
+                below(&join.left)?,
+                below(&join.right)?,
+                join.on.clone(),
+                join.filter.clone(),
+                join.join_type,
+                join.join_constraint,
+                join.null_equality,
+                join.null_aware,
+            )?),
+            LogicalPlan::Unnest(unnest) => {
+                LogicalPlan::Unnest(Unnest { input: below(&unnest.input)?, ..unnest.clone() })
+            }
+            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => plan.clone(),
+            other => return Err(EngineError::Internal(format!("no batch form of {}", other.display()))),
+        })
+    }
+}
+
+/// The schema with every column nullable, as on every edge of the graph.
+fn nullable(schema: &DFSchema) -> Result<Arc<DFSchema>, DataFusionError> {
+    let fields = schema
+        .iter()
+        .map(|(qualifier, field)| (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(true))));
+    Ok(Arc::new(DFSchema::new_with_metadata(fields.collect(), Default::default())?))
 }

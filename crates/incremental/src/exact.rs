@@ -500,10 +500,10 @@ mod tests {
             let numbers = numbers(seed + 1000, 40);
             let mut sum = ExactSum::default();
             for (index, number) in numbers.iter().enumerate() {
-                sum.add(*number, index as i64 * i64::MAX / 40);
+                sum.add(*number, index as i64 * (i64::MAX / 40));
             }
             for (index, number) in numbers.iter().enumerate().rev() {
-                sum.add(*number, -(index as i64 * i64::MAX / 40));
+                sum.add(*number, -(index as i64 * (i64::MAX / 40)));
             }
             assert!(sum.is_zero(), "seed {seed}");
             let mut bytes = Vec::new();

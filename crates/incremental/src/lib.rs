@@ -7,16 +7,25 @@
 
 mod arrangement;
 pub mod batch;
+pub mod canonical;
+mod constant;
 pub mod dataflow;
 pub mod delta;
 pub mod errors;
 pub mod exact;
 pub mod operators;
+mod physical;
 pub mod planner;
+pub mod query;
+mod rewrite;
+mod statement;
+pub mod types;
 
 pub use arrangement::{canonical_batch, canonical_floats};
+pub use batch::{BatchLimits, BatchOutput};
 pub use dataflow::{Dataflow, StepOutput};
 pub use delta::{Delta, Relation};
 pub use errors::{PlanError, PlanErrorKind};
 pub use operators::{EngineError, Operator, RowError, State, StepContext};
 pub use planner::{ModelPlan, Planner, RelationTraits};
+pub use query::QuerySession;

@@ -1,14 +1,28 @@
 //! From SQL text to a [`ModelPlan`]: parse, resolve, check, optimise, canonicalise.
 
+use crate::canonical::{self, Refusal, clock};
 use crate::delta::Relation;
-use crate::errors::{PlanError, PlanErrorKind};
-use arrow::datatypes::SchemaRef;
-use datafusion::error::DataFusionError;
-use datafusion::execution::FunctionRegistry;
-use datafusion::execution::SessionStateBuilder;
+use crate::errors::{Names, PlanError, PlanErrorKind, translate};
+use crate::rewrite;
+use crate::statement;
+use crate::types::lake_type;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, Result as DataFusionResult, TableReference};
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, Projection, ScalarUDF, TableSource, Volatility, WindowUDF,
+};
+use datafusion::optimizer::analyzer::Analyzer;
+use datafusion::optimizer::optimizer::{Optimizer, OptimizerContext};
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,28 +62,328 @@ pub struct Planner {
 
 impl Planner {
     /// A planner without relations. `register` adds the functions beyond DataFusion's own.
-    pub fn new(
-        register: &dyn Fn(&mut dyn FunctionRegistry) -> Result<(), DataFusionError>,
-    ) -> Result<Self, DataFusionError> {
-        let mut state = SessionStateBuilder::new().with_default_features().build();
+    pub fn new(register: &dyn Fn(&mut dyn FunctionRegistry) -> DataFusionResult<()>) -> DataFusionResult<Self> {
+        let mut state = SessionStateBuilder::new().with_default_features().with_config(session_config()).build();
         register(&mut state)?;
         Ok(Self { state, relations: BTreeMap::new() })
     }
 
     /// Makes a relation known, or replaces what is known of it.
     pub fn add_relation(&mut self, relation: Relation, schema: SchemaRef, traits: RelationTraits) {
-        self.relations.insert(relation, (schema, traits));
+        self.relations.insert(relation, (plain(&schema), traits));
     }
 
     /// Plans the model `name`. The error holds all mistakes that could be told.
     pub fn plan(&self, name: &str, sql: &str) -> Result<ModelPlan, PlanError> {
-        let _ = (name, sql);
-        Err(PlanError::new(PlanErrorKind::Unsupported, "models cannot be planned yet"))
+        let query = statement::single_query(sql).map_err(|e| self.mistake(e, sql))?;
+        statement::check(&query)?;
+        let raw = self
+            .sql_to_rel(|planner| {
+                let statement = datafusion::sql::sqlparser::ast::Statement::Query(query);
+                planner.sql_statement_to_plan(statement)
+            })
+            .map_err(|e| self.mistake(e, sql))?;
+        let names: Vec<String> = raw.schema().fields().iter().map(|f| f.name().clone()).collect();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].iter().any(|other| other.eq_ignore_ascii_case(name)) {
+                return Err(PlanError::new(PlanErrorKind::Type, format!("two columns are named `{name}`"))
+                    .with_hint(format!("rename one: `... AS {name}_2`")));
+            }
+        }
+        self.refuse_chance(&raw, sql)?;
+        let optimised = self.optimise(raw).map_err(|e| self.mistake(e, sql))?;
+        let canonical = canonical::canonicalise(&optimised).map_err(|e| self.refusal(e, sql))?;
+        let (plan, schema) = at_boundary(canonical, names).map_err(|e| self.refusal(e, sql))?;
+        let references = canonical::relations_of(&plan).map_err(|e| self.mistake(e, sql))?;
+        let mut uses_now = false;
+        let _ = plan.apply(|node| {
+            uses_now |= node.expressions().iter().any(clock::reads_clock);
+            Ok(TreeNodeRecursion::Continue)
+        });
+        let append_only = rewrite::is_append_only(&plan, &|relation| {
+            self.relations.get(relation).is_some_and(|(_, traits)| traits.append_only)
+        });
+        rewrite::check(&plan).map_err(|e| PlanError::new(PlanErrorKind::Unsupported, e.to_string()))?;
+        Ok(ModelPlan {
+            name: Relation::from(name),
+            fingerprint: rewrite::fingerprint(&plan),
+            reads: references.iter().map(|r| Relation::from(r.to_string())).collect(),
+            plan,
+            schema,
+            append_only,
+            uses_now,
+        })
     }
 
     /// Plans an expression over one row of `schema` (for `where` and `[enrich]`). Clock and chance are refused.
     pub fn expression(&self, schema: &SchemaRef, sql: &str) -> Result<Arc<dyn PhysicalExpr>, PlanError> {
-        let _ = (schema, sql, &self.state);
-        Err(PlanError::new(PlanErrorKind::Unsupported, "expressions cannot be planned yet"))
+        let parsed = statement::expression(sql).map_err(|e| self.mistake(e, sql))?;
+        let schema = DFSchema::try_from(plain(schema).as_ref().clone()).map_err(|e| self.mistake(e, sql))?;
+        let logical = self
+            .sql_to_rel(|planner| planner.sql_to_expr(parsed, &schema, &mut PlannerContext::new()))
+            .map_err(|e| self.mistake(e, sql))?;
+        if let Some(function) = clock_or_chance(&logical, true) {
+            return Err(not_determined(&function).at(statement::find_call(sql, &function)));
+        }
+        let planned = (|| {
+            let input = LogicalPlan::EmptyRelation(datafusion::logical_expr::EmptyRelation {
+                produce_one_row: false,
+                schema: Arc::new(schema.clone()),
+            });
+            let plan = LogicalPlan::Projection(Projection::try_new(vec![logical.alias("value")], Arc::new(input))?);
+            let plan = Analyzer::new().execute_and_check(plan, &options(), |_, _| {})?;
+            let simplifier = Arc::new(datafusion::optimizer::simplify_expressions::SimplifyExpressions::new());
+            let plan = Optimizer::with_rules(vec![simplifier]).optimize(plan, &context(), |_, _| {})?;
+            let Some(Expr::Alias(alias)) = plan.expressions().pop() else {
+                return Err(DataFusionError::Internal("the expression went away".into()));
+            };
+            create_physical_expr(&alias.expr, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+        })();
+        planned.map_err(|e| self.mistake(e, sql))
+    }
+
+    /// The functions of this planner, for sessions that answer ad-hoc queries.
+    pub(crate) fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    fn sql_to_rel<T>(
+        &self,
+        plan: impl FnOnce(&SqlToRel<'_, Catalog<'_>>) -> DataFusionResult<T>,
+    ) -> DataFusionResult<T> {
+        let catalog = Catalog { state: &self.state, relations: &self.relations };
+        let options = ParserOptions::new().with_collect_spans(true).with_map_string_types_to_utf8view(false);
+        plan(&SqlToRel::new_with_options(&catalog, options))
+    }
+
+    fn optimise(&self, raw: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+        let bound = clock::bind_functions(raw)?;
+        let analysed = Analyzer::new().execute_and_check(bound, &options(), |_, _| {})?;
+        Optimizer::with_rules(rules()).optimize(analysed, &context(), |_, _| {})
+    }
+
+    fn refuse_chance(&self, plan: &LogicalPlan, sql: &str) -> Result<(), PlanError> {
+        let mut found = None;
+        let _ = plan.apply_with_subqueries(|node| {
+            found = found.take().or_else(|| node.expressions().iter().find_map(|e| clock_or_chance(e, false)));
+            Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        });
+        match found {
+            Some(function) => Err(not_determined(&function).at(statement::find_call(sql, &function))),
+            None => Ok(()),
+        }
+    }
+
+    fn refusal(&self, refusal: Refusal, sql: &str) -> PlanError {
+        match refusal {
+            Refusal::Mistake(mistake) if mistake.kind == PlanErrorKind::NonDeterministic => {
+                let place = ["now", "current_timestamp", "current_date"]
+                    .into_iter()
+                    .find_map(|function| statement::find_call(sql, function));
+                mistake.at(place)
+            }
+            Refusal::Mistake(mistake) => *mistake,
+            Refusal::Failed(error) => self.mistake(error, sql),
+        }
+    }
+
+    fn mistake(&self, error: DataFusionError, sql: &str) -> PlanError {
+        let functions = self.state.scalar_functions().keys().chain(self.state.aggregate_functions().keys());
+        let names = Names {
+            relations: self.relations.keys().map(|name| name.as_ref()).collect(),
+            functions: functions.chain(self.state.window_functions().keys()).cloned().collect(),
+        };
+        let mut mistake = translate(&error, &names);
+        if mistake.kind == PlanErrorKind::UnknownRelation && mistake.hint.is_none() {
+            let known: Vec<&str> = names.relations.iter().copied().take(12).collect();
+            mistake.hint = (!known.is_empty()).then(|| format!("there are: {}", known.join(", ")));
+        }
+        if mistake.line.is_none()
+            && let Some(name) = mistake.message.split('`').nth(1)
+        {
+            mistake = mistake.clone().at(statement::find_word(sql, name));
+        }
+        mistake
+    }
+}
+
+/// What plans and runs have in common. The session's own optimiser is not used.
+pub(crate) fn session_config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(true);
+    *config.options_mut() = {
+        let mut options = options();
+        options.catalog.information_schema = true;
+        options.execution.target_partitions = 1;
+        options
+    };
+    config
+}
+
+fn options() -> ConfigOptions {
+    let mut options = ConfigOptions::default();
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    options.optimizer.filter_null_join_keys = true;
+    options.optimizer.skip_failed_rules = false;
+    options.execution.parquet.schema_force_view_types = false;
+    options.execution.skip_physical_aggregate_schema_check = true;
+    options
+}
+
+/// Names that the optimiser invents start from one for each statement, so that equal texts give equal plans.
+fn context() -> OptimizerContext {
+    OptimizerContext::new_with_config_options(Arc::new(options()))
+        .without_query_execution_start_time()
+        .with_max_passes(4)
+}
+
+/// Rules that hold for any contents: none looks at statistics, none moves a limit.
+fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
+    use datafusion::optimizer::*;
+    vec![
+        Arc::new(rewrite_set_comparison::RewriteSetComparison::new()),
+        Arc::new(optimize_unions::OptimizeUnions::new()),
+        Arc::new(simplify_expressions::SimplifyExpressions::new()),
+        Arc::new(eliminate_join::EliminateJoin::new()),
+        Arc::new(decorrelate_predicate_subquery::DecorrelatePredicateSubquery::new()),
+        Arc::new(scalar_subquery_to_join::ScalarSubqueryToJoin::new()),
+        Arc::new(decorrelate_lateral_join::DecorrelateLateralJoin::new()),
+        Arc::new(extract_equijoin_predicate::ExtractEquijoinPredicate::new()),
+        Arc::new(eliminate_duplicated_expr::EliminateDuplicatedExpr::new()),
+        Arc::new(eliminate_filter::EliminateFilter::new()),
+        Arc::new(eliminate_cross_join::EliminateCrossJoin::new()),
+        Arc::new(propagate_empty_relation::PropagateEmptyRelation::new()),
+        Arc::new(filter_null_join_keys::FilterNullJoinKeys::default()),
+        Arc::new(eliminate_outer_join::EliminateOuterJoin::new()),
+        Arc::new(push_down_filter::PushDownFilter::new()),
+        Arc::new(optimize_projections::OptimizeProjections::new()),
+    ]
+}
+
+/// Casts to the types of the lake, and names the columns as the query does.
+fn at_boundary(plan: LogicalPlan, names: Vec<String>) -> Result<(LogicalPlan, SchemaRef), Refusal> {
+    let mut columns = Vec::with_capacity(names.len());
+    let mut fields = Vec::with_capacity(names.len());
+    for (field, name) in plan.schema().fields().iter().zip(&names) {
+        let Some(lake) = lake_type(field.data_type()) else {
+            let hint = match field.data_type() {
+                DataType::Null => format!("say its type: `CAST(NULL AS TEXT) AS {name}`"),
+                DataType::Interval(_) | DataType::Duration(_) => {
+                    format!("keep seconds: `extract(epoch FROM ...) AS {name}`")
+                }
+                _ => format!("cast it: `CAST(... AS TEXT) AS {name}`"),
+            };
+            let message = format!("column `{name}` is of type {}, which the lake does not keep", field.data_type());
+            return Err(Refusal::Mistake(Box::new(PlanError::new(PlanErrorKind::Type, message).with_hint(hint))));
+        };
+        fields.push(Field::new(name, lake.clone(), true));
+        let value = Expr::Column(datafusion::common::Column::new_unqualified(field.name()));
+        let same = lake == *field.data_type();
+        columns.push((if same { value } else { datafusion::logical_expr::cast(value, lake) }, name.clone()));
+    }
+    Ok((canonical::project(plan, columns)?, Arc::new(Schema::new(fields))))
+}
+
+/// The first function that depends on chance, or (with `clock`) on the clock.
+fn clock_or_chance(expression: &Expr, clock: bool) -> Option<String> {
+    let mut found = None;
+    let _ = expression.apply(|e| {
+        if let Expr::ScalarFunction(call) = e {
+            let name = call.func.name();
+            let clocked = matches!(name, "now" | "current_date" | "today");
+            let chance = call.func.signature().volatility == Volatility::Volatile || name == "current_time";
+            if chance || (clock && clocked) {
+                found = Some(name.to_owned());
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
+}
+
+fn not_determined(function: &str) -> PlanError {
+    PlanError::new(
+        PlanErrorKind::NonDeterministic,
+        format!("{function}() gives another value each time, so that the result could not be computed again"),
+    )
+    .with_hint("use a column of the record: its time, its id, or a hash of it")
+}
+
+/// The schema without metadata.
+fn plain(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<Field> =
+        schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable())).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// A relation that a plan may read; it has columns only.
+#[derive(Debug)]
+struct RelationSource(SchemaRef);
+
+impl TableSource for RelationSource {
+    fn schema(&self) -> SchemaRef {
+        self.0.clone()
+    }
+}
+
+/// What SQL names resolve to.
+struct Catalog<'a> {
+    state: &'a SessionState,
+    relations: &'a BTreeMap<Relation, (SchemaRef, RelationTraits)>,
+}
+
+impl ContextProvider for Catalog<'_> {
+    fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
+        let name = name.to_string();
+        match self.relations.get(name.as_str()) {
+            Some((schema, _)) => Ok(Arc::new(RelationSource(schema.clone()))),
+            None => Err(DataFusionError::Plan(format!("table '{name}' not found"))),
+        }
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.window_functions().keys().cloned().collect()
     }
 }

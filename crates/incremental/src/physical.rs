@@ -1,0 +1,333 @@
+//! Canonical plans as DataFusion runs them: tolerant projections and filters, and rows at hand as a leaf.
+
+use crate::operators::{EngineError, RowError, tolerant};
+use crate::planner::session_config;
+use crate::rewrite::physical_expression;
+use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, collect,
+};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use futures::StreamExt;
+use parking_lot::Mutex;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+
+/// Where tolerant nodes leave the rows that failed.
+pub(crate) type Failures = Arc<Mutex<Vec<RowError>>>;
+
+/// Rows as a plan.
+pub(crate) fn rows(batch: &RecordBatch) -> Result<LogicalPlan> {
+    let schema = Arc::new(DFSchema::try_from(batch.schema().as_ref().clone())?);
+    Ok(extension(Node { kind: Kind::Rows(batch.clone()), inputs: Vec::new(), schema }))
+}
+
+/// `filter`, then `expressions`, over `input`; rows that fail go to `failures`.
+pub(crate) fn tolerant_map(
+    input: LogicalPlan,
+    filter: Option<Expr>,
+    expressions: Vec<Expr>,
+    schema: DFSchemaRef,
+    failures: Failures,
+) -> LogicalPlan {
+    extension(Node { kind: Kind::Map { filter, expressions, failures }, inputs: vec![input], schema })
+}
+
+/// The columns of `input` cast to `schema`.
+pub(crate) fn conforming(input: LogicalPlan, schema: DFSchemaRef) -> LogicalPlan {
+    extension(Node { kind: Kind::Conform, inputs: vec![input], schema })
+}
+
+fn extension(node: Node) -> LogicalPlan {
+    LogicalPlan::Extension(Extension { node: Arc::new(node) })
+}
+
+/// The batch with the names and types of `schema`.
+pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, EngineError> {
+    let mut columns = Vec::with_capacity(batch.num_columns());
+    for (column, field) in batch.columns().iter().zip(schema.fields()) {
+        let same = column.data_type() == field.data_type();
+        columns.push(if same { column.clone() } else { cast(column, field.data_type())? });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+}
+
+/// The planner of batch runs.
+pub(crate) fn planner() -> DefaultPhysicalPlanner {
+    DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(Nodes)])
+}
+
+/// Runs a plan whose leaves are at hand, on this thread.
+pub(crate) fn run_local(plan: LogicalPlan) -> std::result::Result<RecordBatch, EngineError> {
+    static STATE: LazyLock<SessionState> = LazyLock::new(|| {
+        let mut config = session_config();
+        // One batch is sorted in place: nothing is spawned.
+        config.options_mut().execution.sort_in_place_threshold_bytes = usize::MAX;
+        SessionStateBuilder::new().with_config(config).build()
+    });
+    let work = async {
+        let physical = planner().create_physical_plan(&plan, &*STATE).await?;
+        let schema = physical.schema();
+        let batches = collect(physical, STATE.task_ctx()).await?;
+        Ok(concat_batches(&schema, &batches)?)
+    };
+    // All of it is in memory and on this thread: pending only means that an operator lets others go first.
+    let mut work = std::pin::pin!(tokio::task::unconstrained(work));
+    let waker = futures::task::noop_waker();
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(result) = work.as_mut().poll(&mut context) {
+            return result;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// A logical node of ours.
+#[derive(Debug)]
+struct Node {
+    kind: Kind,
+    inputs: Vec<LogicalPlan>,
+    schema: DFSchemaRef,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Rows(RecordBatch),
+    Map { filter: Option<Expr>, expressions: Vec<Expr>, failures: Failures },
+    Conform,
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Node {}
+
+impl PartialOrd for Node {
+    fn partial_cmp(&self, _other: &Self) -> Option<Ordering> {
+        None
+    }
+}
+
+impl Hash for Node {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.schema.hash(state);
+    }
+}
+
+impl UserDefinedLogicalNodeCore for Node {
+    fn name(&self) -> &str {
+        match self.kind {
+            Kind::Rows(_) => "Rows",
+            Kind::Map { .. } => "TolerantMap",
+            Kind::Conform => "Conform",
+        }
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        self.inputs.iter().collect()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    /// None: the node is made when optimisation is over.
+    fn expressions(&self) -> Vec<Expr> {
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(UserDefinedLogicalNodeCore::name(self))
+    }
+
+    fn with_exprs_and_inputs(&self, _expressions: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(Self { kind: self.kind.clone(), inputs, schema: self.schema.clone() })
+    }
+}
+
+/// Plans [`Node`]s.
+struct Nodes;
+
+#[async_trait]
+impl ExtensionPlanner for Nodes {
+    async fn plan_extension(
+        &self,
+        _planner: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        logical_inputs: &[&LogicalPlan],
+        physical_inputs: &[Arc<dyn ExecutionPlan>],
+        _session: &dyn Session,
+        _context: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(node) = node.as_any().downcast_ref::<Node>() else {
+            return Ok(None);
+        };
+        let work = match &node.kind {
+            Kind::Rows(batch) => {
+                return Ok(Some(MemorySourceConfig::try_new_exec(&[vec![batch.clone()]], batch.schema(), None)?));
+            }
+            Kind::Conform => Work::Conform,
+            Kind::Map { filter, expressions, failures } => {
+                let input = logical_inputs[0].schema();
+                let physical = |e: &Expr| physical_expression(e, input).map_err(external);
+                Work::Map {
+                    filter: filter.as_ref().map(physical).transpose()?,
+                    expressions: expressions.iter().map(physical).collect::<Result<_>>()?,
+                    failures: failures.clone(),
+                }
+            }
+        };
+        let schema = node.schema.inner().clone();
+        Ok(Some(Arc::new(RowWise::new(physical_inputs[0].clone(), schema, Arc::new(work)))))
+    }
+}
+
+fn external(error: EngineError) -> DataFusionError {
+    match error {
+        EngineError::DataFusion(error) => error,
+        other => DataFusionError::External(Box::new(other)),
+    }
+}
+
+/// What is done to each batch.
+#[derive(Debug)]
+enum Work {
+    Conform,
+    Map { filter: Option<Arc<dyn PhysicalExpr>>, expressions: Vec<Arc<dyn PhysicalExpr>>, failures: Failures },
+}
+
+impl Work {
+    fn apply(&self, batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+        let Work::Map { filter, expressions, failures } = self else {
+            return conform(&batch, schema).map_err(external);
+        };
+        let mut batch = batch;
+        if let Some(filter) = filter {
+            let (mask, failed) = tolerant::evaluate_filter(filter, &batch)?;
+            report(&batch, failed, failures);
+            batch = filter_record_batch(&batch, &mask)?;
+        }
+        let evaluated = tolerant::evaluate(expressions, &batch)?;
+        let kept = evaluated.kept(batch.num_rows());
+        report(&batch, evaluated.failures, failures);
+        let rows = kept.as_ref().map_or(batch.num_rows(), BooleanArray::true_count);
+        let made = tolerant::batch_of(unchecked(schema, &evaluated.columns), evaluated.columns, rows)?;
+        conform(&made, schema).map_err(external)
+    }
+}
+
+/// The schema's names with the columns' own types.
+fn unchecked(schema: &SchemaRef, columns: &[arrow::array::ArrayRef]) -> SchemaRef {
+    let fields = schema.fields().iter().zip(columns);
+    let fields = fields.map(|(f, c)| arrow::datatypes::Field::new(f.name(), c.data_type().clone(), true));
+    Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn report(batch: &RecordBatch, failed: Vec<tolerant::Failure>, failures: &Failures) {
+    if failed.is_empty() {
+        return;
+    }
+    failures.lock().extend(failed.into_iter().map(|failure| RowError {
+        expression: failure.expression,
+        message: failure.message,
+        row: batch.slice(failure.row, 1),
+        weight: 1,
+    }));
+}
+
+/// Applies [`Work`] to each batch of its input.
+#[derive(Debug)]
+struct RowWise {
+    input: Arc<dyn ExecutionPlan>,
+    schema: SchemaRef,
+    work: Arc<Work>,
+    properties: Arc<PlanProperties>,
+}
+
+impl RowWise {
+    fn new(input: Arc<dyn ExecutionPlan>, schema: SchemaRef, work: Arc<Work>) -> Self {
+        let partitions = input.output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema.clone()),
+            datafusion::physical_expr::Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self { input, schema, work, properties: Arc::new(properties) }
+    }
+}
+
+impl DisplayAs for RowWise {
+    fn fmt_as(&self, _type: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.work.as_ref() {
+            Work::Conform => f.write_str("Conform"),
+            Work::Map { filter: None, .. } => f.write_str("TolerantMap"),
+            Work::Map { filter: Some(filter), .. } => write!(f, "TolerantMap: filter={filter}"),
+        }
+    }
+}
+
+impl ExecutionPlan for RowWise {
+    fn name(&self) -> &str {
+        "RowWise"
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        if let Work::Map { filter, expressions, .. } = self.work.as_ref() {
+            for expression in filter.iter().chain(expressions) {
+                if f(expression)? == TreeNodeRecursion::Stop {
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(RowWise::new(children[0].clone(), self.schema.clone(), self.work.clone())))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, context)?;
+        let (work, schema) = (self.work.clone(), self.schema.clone());
+        let output = input.map(move |batch| work.apply(batch?, &schema));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), output)))
+    }
+}

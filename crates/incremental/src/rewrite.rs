@@ -1,0 +1,416 @@
+//! From canonical plans to operators: one node of the graph for each node of a plan, equal sub-plans once.
+
+use crate::canonical::{clock_bounds, is_kept_incrementally};
+use crate::constant::Constant;
+use crate::delta::Relation;
+use crate::operators::{
+    Aggregate, AggregateCall, AggregateFunction, Distinct, EngineError, Join, JoinFilter, JoinKind, Map, Operator,
+    Recompute, TemporalFilter, Union, Unnest,
+};
+use crate::physical;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::{DFSchema, JoinType, NullEquality};
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Distinct as LogicalDistinct, Expr, Limit, LogicalPlan, Sort, Window};
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use std::collections::HashMap;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Where a node's input comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The delta of a relation: an input of the graph, or a model.
+    Relation(Relation),
+    /// The output of an earlier node.
+    Node(usize),
+}
+
+/// One node to be.
+pub(crate) struct Node {
+    /// Fingerprint of its sub-plan.
+    pub id: String,
+    pub operator: Box<dyn Operator>,
+    pub inputs: Vec<Source>,
+    /// What it does, for people.
+    pub detail: String,
+}
+
+/// Of a canonical plan or a part of one: what it computes, not where it stands.
+pub(crate) fn fingerprint(plan: &LogicalPlan) -> String {
+    format!("{:032x}", xxh3_128(format!("{}", plan.display_indent_schema()).as_bytes()))
+}
+
+/// Whether no delta of the plan takes a row away, when `grows` says it of relations.
+pub(crate) fn is_append_only(plan: &LogicalPlan, grows: &dyn Fn(&str) -> bool) -> bool {
+    let inputs = || plan.inputs().into_iter().all(|input| is_append_only(input, grows));
+    match plan {
+        LogicalPlan::TableScan(scan) => grows(&scan.table_name.to_string()),
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Union(_)
+        | LogicalPlan::Distinct(_)
+        | LogicalPlan::Unnest(_)
+        | LogicalPlan::Values(_)
+        | LogicalPlan::EmptyRelation(_) => inputs(),
+        LogicalPlan::Filter(filter) => match clock_bounds(&filter.predicate) {
+            Some((_, upper)) => upper.is_none() && inputs(),
+            None => inputs(),
+        },
+        LogicalPlan::Join(join) => {
+            matches!(join.join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi) && inputs()
+        }
+        _ => false,
+    }
+}
+
+/// Whether every node of the plan has an operator: builds them and throws them away.
+pub(crate) fn check(plan: &LogicalPlan) -> Result<(), EngineError> {
+    GraphBuilder::new(HashMap::new()).add(plan).map(|_| ())
+}
+
+/// Makes nodes of plans.
+pub(crate) struct GraphBuilder {
+    pub nodes: Vec<Node>,
+    by_id: HashMap<String, Source>,
+    relations: HashMap<Relation, SchemaRef>,
+}
+
+impl GraphBuilder {
+    /// `relations` are those that scans may read, with all their columns.
+    pub fn new(relations: HashMap<Relation, SchemaRef>) -> Self {
+        Self { nodes: Vec::new(), by_id: HashMap::new(), relations }
+    }
+
+    /// Makes a model's output readable by later plans.
+    pub fn add_relation(&mut self, relation: Relation, schema: SchemaRef) {
+        self.relations.insert(relation, schema);
+    }
+
+    /// Adds the plan's nodes, and says where its output comes from.
+    pub fn add(&mut self, plan: &LogicalPlan) -> Result<Source, EngineError> {
+        let id = fingerprint(plan);
+        if let Some(source) = self.by_id.get(&id) {
+            return Ok(source.clone());
+        }
+        let source = self.add_new(plan, &id)?;
+        self.by_id.insert(id, source.clone());
+        Ok(source)
+    }
+
+    fn schema(&self, source: &Source, plan: &LogicalPlan) -> SchemaRef {
+        match source {
+            Source::Node(node) => self.nodes[*node].operator.schema(),
+            Source::Relation(relation) => {
+                self.relations.get(relation).cloned().unwrap_or_else(|| plan.schema().inner().clone())
+            }
+        }
+    }
+
+    fn push(
+        &mut self,
+        id: &str,
+        inputs: Vec<Source>,
+        operator: impl Operator + 'static,
+        detail: String,
+    ) -> Result<Source, EngineError> {
+        self.nodes.push(Node { id: id.to_owned(), operator: Box::new(operator), inputs, detail });
+        Ok(Source::Node(self.nodes.len() - 1))
+    }
+
+    fn add_new(&mut self, plan: &LogicalPlan, id: &str) -> Result<Source, EngineError> {
+        let detail = plan.display().to_string();
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                let source = Source::Relation(Relation::from(scan.table_name.to_string()));
+                let Some(projection) = &scan.projection else {
+                    return Ok(source);
+                };
+                let schema = match &source {
+                    Source::Relation(relation) => self.relations.get(relation).cloned(),
+                    Source::Node(_) => None,
+                };
+                let schema = schema.unwrap_or_else(|| scan.source.schema());
+                let columns = projection
+                    .iter()
+                    .map(|index| {
+                        let name = schema.field(*index).name();
+                        let column = datafusion::physical_expr::expressions::Column::new(name, *index);
+                        (Arc::new(column) as Arc<dyn PhysicalExpr>, name.clone())
+                    })
+                    .collect();
+                let map = Map::new(schema, None, columns)?;
+                self.push(id, vec![source], map, detail)
+            }
+            LogicalPlan::Projection(projection) => {
+                let (base, condition) = match projection.input.as_ref() {
+                    LogicalPlan::Filter(filter) if clock_bounds(&filter.predicate).is_none() => {
+                        (&filter.input, Some(&filter.predicate))
+                    }
+                    _ => (&projection.input, None),
+                };
+                let source = self.add(base)?;
+                let schema = self.schema(&source, base);
+                let condition = condition.map(|c| physical_expression(c, base.schema())).transpose()?;
+                let mut columns = Vec::with_capacity(projection.expr.len());
+                for (expression, field) in projection.expr.iter().zip(projection.schema.fields()) {
+                    let expression = physical_expression(&expression.clone().unalias(), base.schema())?;
+                    columns.push((expression, field.name().clone()));
+                }
+                let map = Map::new(schema, condition, columns)?;
+                self.push(id, vec![source], map, detail)
+            }
+            LogicalPlan::Filter(filter) => {
+                let source = self.add(&filter.input)?;
+                let schema = self.schema(&source, &filter.input);
+                let Some((lower, upper)) = clock_bounds(&filter.predicate) else {
+                    let condition = physical_expression(&filter.predicate, filter.input.schema())?;
+                    return self.push(id, vec![source], Map::filter(schema, condition)?, detail);
+                };
+                let index = |bound: Option<datafusion::common::Column>| {
+                    bound.map(|column| filter.input.schema().index_of_column(&column)).transpose()
+                };
+                let operator = TemporalFilter::new(schema, index(lower)?, index(upper)?)?;
+                self.push(id, vec![source], operator, detail)
+            }
+            LogicalPlan::Union(union) => {
+                let sources =
+                    union.inputs.iter().map(|input| self.add(input)).collect::<Result<Vec<_>, EngineError>>()?;
+                let schema = nullable(union.schema.inner());
+                self.push(id, sources, Union::new(schema), detail)
+            }
+            LogicalPlan::Distinct(LogicalDistinct::All(input)) => {
+                let source = self.add(input)?;
+                let schema = self.schema(&source, input);
+                self.push(id, vec![source], Distinct::new(schema)?, detail)
+            }
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, id, detail),
+            LogicalPlan::Window(window) => {
+                let input = sorted_input(&window.input)?;
+                let source = self.add(input)?;
+                let schema = self.schema(&source, input);
+                let keys = common_partition(window, input.schema())?;
+                let template = window.clone();
+                let output = appended(&schema, window.schema.inner());
+                let compute = recomputing(output.clone(), move |rows| {
+                    LogicalPlan::Window(Window { input: Arc::new(resorted(&template.input, rows)), ..template.clone() })
+                });
+                self.push(id, vec![source], Recompute::new(schema, keys, output, compute)?, detail)
+            }
+            LogicalPlan::Limit(limit) => {
+                let input = sorted_input(&limit.input)?;
+                let source = self.add(input)?;
+                let schema = self.schema(&source, input);
+                let template = limit.clone();
+                let compute = recomputing(schema.clone(), move |rows| {
+                    LogicalPlan::Limit(Limit { input: Arc::new(resorted(&template.input, rows)), ..template.clone() })
+                });
+                let operator = Recompute::new(schema.clone(), Vec::new(), schema, compute)?;
+                self.push(id, vec![source], operator, detail)
+            }
+            LogicalPlan::Join(join) => self.join(join, id, detail),
+            LogicalPlan::Unnest(unnest) => {
+                let source = self.add(&unnest.input)?;
+                let schema = self.schema(&source, &unnest.input);
+                let lists = unnest.list_type_columns.iter().map(|(index, list)| (*index, list.depth)).collect();
+                let output = nullable(unnest.schema.inner());
+                let structs = unnest.struct_type_columns.clone();
+                let operator = Unnest::new(schema, output, lists, structs, unnest.options.preserve_nulls())?;
+                self.push(id, vec![source], operator, detail)
+            }
+            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
+                let rows = physical::run_local(plan.clone())?;
+                let schema = nullable(plan.schema().inner());
+                let rows = physical::conform(&rows, &schema)?;
+                self.push(id, Vec::new(), Constant::new(rows), detail)
+            }
+            other => Err(EngineError::Internal(format!("no operator for {}", other.display()))),
+        }
+    }
+
+    fn aggregate(
+        &mut self,
+        aggregate: &datafusion::logical_expr::Aggregate,
+        id: &str,
+        detail: String,
+    ) -> Result<Source, EngineError> {
+        let calls: Vec<_> = aggregate.aggr_expr.iter().map(|e| e.clone().unalias()).collect();
+        let kept = calls.iter().all(|c| matches!(c, Expr::AggregateFunction(call) if is_kept_incrementally(call)));
+        let input = if kept { aggregate.input.as_ref() } else { sorted_input(&aggregate.input)? };
+        let source = self.add(input)?;
+        let schema = self.schema(&source, input);
+        let index = |e: &Expr| match e {
+            Expr::Column(column) => Ok(input.schema().index_of_column(column)?),
+            other => Err(EngineError::Internal(format!("{other} is not a column"))),
+        };
+        let groups = aggregate.group_expr.iter().map(index).collect::<Result<Vec<_>, _>>()?;
+        let mut fields: Vec<Field> = groups.iter().map(|i| as_nullable(schema.field(*i))).collect();
+        let all = aggregate.schema.inner();
+        fields.extend(all.fields().iter().skip(groups.len()).map(|f| as_nullable(f)));
+        let output = Arc::new(Schema::new(fields));
+        if !kept {
+            let template = aggregate.clone();
+            let none = groups.is_empty();
+            let compute = recomputing(output.clone(), move |rows| {
+                let mut aggregate = template.clone();
+                aggregate.input = Arc::new(resorted(&template.input, rows));
+                LogicalPlan::Aggregate(aggregate)
+            });
+            let mut operator = Recompute::new(schema, groups, output, compute)?;
+            if none {
+                operator = operator.with_output_of_nothing();
+            }
+            return self.push(id, vec![source], operator, detail);
+        }
+        let mut made = Vec::with_capacity(calls.len());
+        for (position, call) in calls.iter().enumerate() {
+            let Expr::AggregateFunction(call) = call else {
+                return Err(EngineError::Internal(format!("{call} is not an aggregate")));
+            };
+            let (argument, constant) = match call.params.args.as_slice() {
+                [] => (None, true),
+                [Expr::Literal(value, _)] if !value.is_null() && call.func.name() == "count" => (None, true),
+                [argument] => (Some(index(argument)?), false),
+                _ => return Err(EngineError::Internal(format!("{} of several columns", call.func.name()))),
+            };
+            let function = match call.func.name() {
+                "count" if constant && !call.params.distinct => AggregateFunction::CountStar,
+                "count" => AggregateFunction::Count,
+                "sum" => AggregateFunction::Sum,
+                "avg" => AggregateFunction::Avg,
+                "min" => AggregateFunction::Min,
+                "max" => AggregateFunction::Max,
+                "bool_and" => AggregateFunction::BoolAnd,
+                "bool_or" => AggregateFunction::BoolOr,
+                other => return Err(EngineError::Internal(format!("no aggregate {other}"))),
+            };
+            made.push(AggregateCall {
+                function,
+                argument,
+                distinct: call.params.distinct,
+                filter: call.params.filter.as_deref().map(index).transpose()?,
+                output: output.field(groups.len() + position).data_type().clone(),
+            });
+        }
+        self.push(id, vec![source], Aggregate::new(schema, groups, made, output)?, detail)
+    }
+
+    fn join(&mut self, join: &datafusion::logical_expr::Join, id: &str, detail: String) -> Result<Source, EngineError> {
+        let left = self.add(&join.left)?;
+        let right = self.add(&join.right)?;
+        let (left_schema, right_schema) = (self.schema(&left, &join.left), self.schema(&right, &join.right));
+        let kind = match join.join_type {
+            JoinType::Inner => JoinKind::Inner,
+            JoinType::Left => JoinKind::Left,
+            JoinType::Right => JoinKind::Right,
+            JoinType::Full => JoinKind::Full,
+            JoinType::LeftSemi => JoinKind::LeftSemi,
+            JoinType::RightSemi => JoinKind::RightSemi,
+            JoinType::LeftAnti => JoinKind::LeftAnti,
+            JoinType::RightAnti => JoinKind::RightAnti,
+            JoinType::LeftMark => JoinKind::LeftMark,
+            JoinType::RightMark => JoinKind::RightMark,
+        };
+        let mut on = Vec::with_capacity(join.on.len());
+        for (one, other) in &join.on {
+            match (one, other) {
+                (Expr::Column(one), Expr::Column(other)) => {
+                    on.push((join.left.schema().index_of_column(one)?, join.right.schema().index_of_column(other)?));
+                }
+                _ => return Err(EngineError::Internal("a join key is not a column".into())),
+            }
+        }
+        let both = join.left.schema().join(join.right.schema())?;
+        let filter = match &join.filter {
+            Some(filter) => Some(JoinFilter { expression: physical_expression(filter, &both)? }),
+            None => None,
+        };
+        let mut fields: Vec<Field> = Vec::new();
+        if !matches!(kind, JoinKind::RightSemi | JoinKind::RightAnti | JoinKind::RightMark) {
+            fields.extend(left_schema.fields().iter().map(|f| as_nullable(f)));
+        }
+        if matches!(kind, JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full)
+            || matches!(kind, JoinKind::RightSemi | JoinKind::RightAnti | JoinKind::RightMark)
+        {
+            fields.extend(right_schema.fields().iter().map(|f| as_nullable(f)));
+        }
+        if matches!(kind, JoinKind::LeftMark | JoinKind::RightMark) {
+            fields.push(Field::new("mark", DataType::Boolean, true));
+        }
+        let output = Arc::new(Schema::new(fields));
+        let null_equal = join.null_equality == NullEquality::NullEqualsNull;
+        let operator = Join::new(kind, left_schema, right_schema, on, filter, null_equal, output)?;
+        self.push(id, vec![left, right], operator, detail)
+    }
+}
+
+/// The expression as the operators evaluate it.
+pub(crate) fn physical_expression(expression: &Expr, input: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, EngineError> {
+    Ok(create_physical_expr(expression, input, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
+}
+
+/// What stands below the sort that canonical plans have under ordered constructs.
+fn sorted_input(plan: &LogicalPlan) -> Result<&LogicalPlan, EngineError> {
+    match plan {
+        LogicalPlan::Sort(sort) => Ok(&sort.input),
+        other => Err(EngineError::Internal(format!("{} is not a sort", other.display()))),
+    }
+}
+
+/// The sort over `rows` instead of its input.
+fn resorted(sort: &LogicalPlan, rows: LogicalPlan) -> LogicalPlan {
+    match sort {
+        LogicalPlan::Sort(sort) => LogicalPlan::Sort(Sort { input: Arc::new(rows), ..sort.clone() }),
+        _ => rows,
+    }
+}
+
+/// The batch operator's own code over the rows of touched keys.
+fn recomputing(
+    output: SchemaRef,
+    plan_over: impl Fn(LogicalPlan) -> LogicalPlan + Send + Sync + 'static,
+) -> Arc<dyn Fn(&RecordBatch) -> Result<RecordBatch, EngineError> + Send + Sync> {
+    Arc::new(move |rows: &RecordBatch| {
+        let result = physical::run_local(plan_over(physical::rows(rows)?))?;
+        physical::conform(&result, &output)
+    })
+}
+
+/// The columns that every function of the window partitions by.
+fn common_partition(window: &Window, input: &DFSchema) -> Result<Vec<usize>, EngineError> {
+    let mut common: Option<Vec<usize>> = None;
+    for call in &window.window_expr {
+        let Expr::WindowFunction(call) = call.clone().unalias() else {
+            return Err(EngineError::Internal(format!("{call} is not a window function")));
+        };
+        let mut keys = Vec::new();
+        for key in &call.params.partition_by {
+            if let Expr::Column(column) = key {
+                keys.push(input.index_of_column(column)?);
+            }
+        }
+        common = Some(match common {
+            None => keys,
+            Some(common) => common.into_iter().filter(|key| keys.contains(key)).collect(),
+        });
+    }
+    let mut common = common.unwrap_or_default();
+    common.dedup();
+    Ok(common)
+}
+
+/// The input's columns, then those that the plan's schema has beyond them.
+fn appended(input: &SchemaRef, all: &SchemaRef) -> SchemaRef {
+    let own = input.fields().iter();
+    let more = all.fields().iter().skip(input.fields().len());
+    Arc::new(Schema::new(own.chain(more).map(|f| as_nullable(f)).collect::<Vec<_>>()))
+}
+
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|f| as_nullable(f)).collect::<Vec<_>>()))
+}
+
+fn as_nullable(field: &Field) -> Field {
+    Field::new(field.name(), field.data_type().clone(), true)
+}

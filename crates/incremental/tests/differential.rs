@@ -1,0 +1,263 @@
+//! Every kind of query, kept by deltas, equals its batch run after every epoch of random histories.
+
+mod common;
+
+use arrow::array::Int64Array;
+use common::{Run, differ};
+use weir_incremental::Delta;
+
+/// Queries that need nothing but the sources.
+const QUERIES: &[(&str, &str)] = &[
+    ("all_columns", "SELECT * FROM events"),
+    ("projection", "SELECT id, amount * 2 AS twice, upper(kind) AS kind FROM events"),
+    ("filter", "SELECT id FROM events WHERE n > 0 AND kind <> 'buy'"),
+    ("filter_on_null", "SELECT id, kind FROM events WHERE kind IS NULL OR ok"),
+    ("negative_zero", "SELECT amount, 1.0 / amount AS inverse, -amount AS negated FROM events"),
+    ("float_equality", "SELECT id FROM events WHERE amount = 0.0 OR amount = 'NaN'"),
+    ("case_guard", "SELECT id, CASE WHEN n <> 0 THEN 10 / n END AS share FROM events"),
+    ("division_by_zero", "SELECT id, 10 / n AS share FROM events"),
+    ("bad_cast", "SELECT id, CAST(kind AS INT) AS number FROM events"),
+    ("failing_filter", "SELECT id FROM events WHERE 10 % n = 0"),
+    ("guarded_and", "SELECT id FROM events WHERE n <> 0 AND 10 / n > 3"),
+    ("error_below_group", "SELECT kind, sum(10 / n) AS total FROM events GROUP BY kind"),
+    ("struct_field", "SELECT id, place.city AS city, place['zip'] AS zip FROM events"),
+    ("array_functions", "SELECT id, array_length(tags) AS count, tags[1] AS first FROM events"),
+    ("unnest_list", "SELECT id, unnest(tags) AS tag FROM events"),
+    (
+        "unnest_and_group",
+        "SELECT tag, count(*) AS uses FROM (SELECT unnest(tags) AS tag FROM events) AS t GROUP BY tag",
+    ),
+    ("count_all", "SELECT count(*) AS count FROM events"),
+    ("empty_group", "SELECT sum(amount) AS total, min(n) AS least, count(kind) AS kinds FROM events WHERE id > 1000"),
+    ("group_by_null_key", "SELECT kind, count(*) AS count, count(ok) AS known FROM events GROUP BY kind"),
+    ("group_by_float", "SELECT amount, count(*) AS count FROM events GROUP BY amount"),
+    ("group_by_two", "SELECT user_id, ok, sum(n) AS total FROM events GROUP BY user_id, ok"),
+    (
+        "group_by_expression",
+        "SELECT date_trunc('day', at) AS day, count(*) AS count FROM events GROUP BY date_trunc('day', at)",
+    ),
+    ("group_by_struct", "SELECT place, count(*) AS count FROM events GROUP BY place"),
+    ("sum_of_floats", "SELECT user_id, sum(amount) AS total, avg(amount) AS mean FROM events GROUP BY user_id"),
+    (
+        "sum_of_guarded_floats",
+        "SELECT sum(CASE WHEN amount < 1e300 AND amount > -1e300 THEN amount END) AS total FROM events",
+    ),
+    ("sum_of_integers", "SELECT kind, sum(n) AS total, avg(n) AS mean FROM events GROUP BY kind"),
+    (
+        "sum_of_decimals",
+        "SELECT kind, sum(price) AS total, avg(price) AS mean, max(price) AS most FROM events GROUP BY kind",
+    ),
+    ("min_max", "SELECT user_id, min(at) AS first, max(at) AS last, max(kind) AS kind FROM events GROUP BY user_id"),
+    ("min_max_of_floats", "SELECT user_id, min(amount) AS least, max(amount) AS most FROM events GROUP BY user_id"),
+    ("bool_aggregates", "SELECT user_id, bool_and(ok) AS every, bool_or(ok) AS some FROM events GROUP BY user_id"),
+    ("count_distinct", "SELECT user_id, count(DISTINCT kind) AS kinds FROM events GROUP BY user_id"),
+    ("count_distinct_floats", "SELECT count(DISTINCT amount) AS amounts, sum(DISTINCT amount) AS total FROM events"),
+    (
+        "aggregate_filter",
+        "SELECT kind, count(*) FILTER (WHERE ok) AS good, sum(n) FILTER (WHERE n > 0) AS plus FROM events GROUP BY kind",
+    ),
+    ("having", "SELECT user_id, count(*) AS count FROM events GROUP BY user_id HAVING count(*) > 2 AND sum(n) > 0"),
+    (
+        "nested_aggregates",
+        "SELECT count, count(*) AS users FROM (SELECT user_id, count(*) AS count FROM events GROUP BY user_id) AS t GROUP BY count",
+    ),
+    (
+        "spread",
+        "SELECT user_id, stddev(amount) AS spread, var_pop(n) AS variance FROM events WHERE amount < 1e9 GROUP BY user_id",
+    ),
+    ("median", "SELECT kind, median(n) AS middle FROM events GROUP BY kind"),
+    ("array_agg", "SELECT user_id, array_agg(kind ORDER BY at) AS kinds FROM events GROUP BY user_id"),
+    ("array_agg_unordered", "SELECT user_id, array_agg(n) AS numbers FROM events GROUP BY user_id"),
+    ("string_agg", "SELECT user_id, string_agg(kind, ',' ORDER BY id) AS kinds FROM events GROUP BY user_id"),
+    (
+        "first_and_last",
+        "SELECT user_id, first_value(kind ORDER BY at) AS first, last_value(kind ORDER BY at) AS last FROM events GROUP BY user_id",
+    ),
+    ("distinct", "SELECT DISTINCT kind, ok FROM events"),
+    ("distinct_floats", "SELECT DISTINCT amount FROM events"),
+    ("distinct_on", "SELECT DISTINCT ON (user_id) user_id, id, at FROM events ORDER BY user_id, at DESC"),
+    ("union_all", "SELECT id AS x FROM events UNION ALL SELECT user_id AS x FROM users"),
+    ("union", "SELECT user_id AS x FROM events UNION SELECT user_id AS x FROM users"),
+    ("except", "SELECT user_id FROM events EXCEPT SELECT user_id FROM users"),
+    ("intersect", "SELECT user_id FROM events INTERSECT SELECT user_id FROM users"),
+    ("inner_join", "SELECT e.id, u.name FROM events e JOIN users u ON e.user_id = u.user_id"),
+    ("left_join", "SELECT e.id, u.name, u.score FROM events e LEFT JOIN users u ON e.user_id = u.user_id"),
+    ("right_join", "SELECT e.id, u.name FROM events e RIGHT JOIN users u ON e.user_id = u.user_id"),
+    ("full_join", "SELECT e.id, u.name FROM events e FULL JOIN users u ON e.user_id = u.user_id"),
+    (
+        "left_join_with_condition",
+        "SELECT e.id, u.name FROM events e LEFT JOIN users u ON e.user_id = u.user_id AND u.score > e.amount",
+    ),
+    ("join_on_floats", "SELECT e.id, u.name FROM events e JOIN users u ON e.amount = u.score"),
+    (
+        "join_on_expression",
+        "SELECT e.id, u.name FROM events e JOIN users u ON e.user_id + 1 = u.user_id AND lower(e.kind) = u.country",
+    ),
+    (
+        "self_join",
+        "SELECT a.id AS one, b.id AS other FROM events a JOIN events b ON a.user_id = b.user_id AND a.id < b.id",
+    ),
+    ("cross_join", "SELECT u.name, r.rate FROM users u CROSS JOIN finance.rates r"),
+    (
+        "join_that_fails",
+        "SELECT e.id, 10 / e.n AS share FROM events e JOIN users u ON e.user_id = u.user_id AND 6 / e.n > u.score",
+    ),
+    (
+        "three_way_join",
+        "SELECT e.id, u.name, r.rate FROM events e JOIN users u ON e.user_id = u.user_id LEFT JOIN finance.rates r ON r.day = u.joined",
+    ),
+    (
+        "join_and_group",
+        "SELECT u.country, sum(e.amount) AS total, count(*) AS count FROM events e JOIN users u USING (user_id) GROUP BY u.country",
+    ),
+    (
+        "exists",
+        "SELECT u.user_id FROM users u WHERE EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id AND e.ok)",
+    ),
+    (
+        "not_exists",
+        "SELECT u.user_id FROM users u WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id)",
+    ),
+    ("in_subquery", "SELECT id FROM events WHERE user_id IN (SELECT user_id FROM users WHERE score > 0)"),
+    (
+        "not_in_subquery",
+        "SELECT id, user_id FROM events WHERE user_id NOT IN (SELECT user_id FROM users WHERE country = 'buy')",
+    ),
+    ("scalar_subquery", "SELECT id FROM events WHERE n >= (SELECT max(n) FROM events)"),
+    (
+        "correlated_scalar",
+        "SELECT u.user_id, (SELECT count(*) FROM events e WHERE e.user_id = u.user_id) AS count FROM users u",
+    ),
+    (
+        "exists_or",
+        "SELECT u.user_id FROM users u WHERE u.score > 1 OR EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id)",
+    ),
+    ("row_number", "SELECT id, user_id, row_number() OVER (PARTITION BY user_id ORDER BY at) AS number FROM events"),
+    (
+        "rank_with_ties",
+        "SELECT id, rank() OVER (PARTITION BY kind ORDER BY n) AS rank, dense_rank() OVER (PARTITION BY kind ORDER BY n) AS dense FROM events",
+    ),
+    ("running_sum", "SELECT id, sum(amount) OVER (PARTITION BY user_id ORDER BY at) AS total FROM events"),
+    (
+        "moving_average",
+        "SELECT id, avg(n) OVER (PARTITION BY user_id ORDER BY at ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS mean FROM events",
+    ),
+    (
+        "lag_and_lead",
+        "SELECT id, lag(kind) OVER (PARTITION BY user_id ORDER BY at) AS before, lead(n, 2, 0) OVER (PARTITION BY user_id ORDER BY at) AS after FROM events",
+    ),
+    ("window_over_all", "SELECT id, count(*) OVER () AS count, ntile(3) OVER (ORDER BY id) AS tile FROM events"),
+    (
+        "top_of_each",
+        "SELECT user_id, id FROM (SELECT user_id, id, row_number() OVER (PARTITION BY user_id ORDER BY price DESC NULLS LAST) AS place FROM events) AS t WHERE place <= 2",
+    ),
+    ("top_k", "SELECT id, amount FROM events ORDER BY amount DESC NULLS LAST, id LIMIT 3"),
+    ("top_k_with_ties", "SELECT id, n FROM events ORDER BY n LIMIT 4 OFFSET 1"),
+    ("limit_unordered", "SELECT id, kind FROM events LIMIT 2"),
+    ("top_k_by_hidden_column", "SELECT id FROM events ORDER BY at DESC LIMIT 3"),
+    ("order_without_limit", "SELECT id FROM events ORDER BY id"),
+    ("last_days", "SELECT id, at FROM events WHERE at > now() - INTERVAL '3 days'"),
+    ("future_only", "SELECT id, at FROM events WHERE at >= now() AND n > 0"),
+    ("days_between", "SELECT id FROM events WHERE at BETWEEN now() - INTERVAL '5 days' AND now() + INTERVAL '1 day'"),
+    ("expired", "SELECT id, at FROM events WHERE at + INTERVAL '2 days' < now()"),
+    ("last_month", "SELECT id, at FROM events WHERE at > now() - INTERVAL '1 month'"),
+    ("today", "SELECT id FROM events WHERE CAST(at AS DATE) = current_date"),
+    ("recent_users", "SELECT user_id FROM users WHERE joined >= current_date - INTERVAL '3 days'"),
+    (
+        "last_days_by_group",
+        "SELECT kind, count(*) AS count, sum(amount) AS total FROM events WHERE now() < at + INTERVAL '4 days' GROUP BY kind",
+    ),
+    ("no_from", "SELECT 1 AS one, 'a' AS letter"),
+    ("values", "SELECT column1 AS number, column2 AS letter FROM (VALUES (1, 'a'), (2, 'b'), (2, 'b')) AS v"),
+    (
+        "values_join",
+        "SELECT e.id, v.label FROM events e JOIN (VALUES ('buy', 'bought'), ('view', 'seen')) AS v(kind, label) ON e.kind = v.kind",
+    ),
+    (
+        "common_table",
+        "WITH good AS (SELECT * FROM events WHERE ok) SELECT g.kind, count(*) AS count FROM good g JOIN good h ON g.id = h.id GROUP BY g.kind",
+    ),
+    (
+        "unsigned_result",
+        "SELECT id, row_number() OVER (ORDER BY id) AS number, character_length(kind) AS length FROM events",
+    ),
+    (
+        "nested_result",
+        "SELECT id, make_array(amount, 0.0) AS pair, named_struct('a', amount, 'b', kind) AS both FROM events",
+    ),
+    ("coalesce_and_in", "SELECT coalesce(kind, '?') AS kind FROM events WHERE user_id IN (1, 2, 3) OR user_id IS NULL"),
+    (
+        "year_and_text",
+        "SELECT extract(year FROM at) AS year, CAST(at AS TEXT) AS text, to_char(at, '%Y-%m') AS month FROM events",
+    ),
+];
+
+/// Models that read models.
+const CHAIN: &[(&str, &str)] = &[
+    ("by_user", "SELECT user_id, count(*) AS count, sum(amount) AS total FROM events GROUP BY user_id"),
+    ("named", "SELECT b.user_id, u.name, b.count FROM by_user b LEFT JOIN users u ON b.user_id = u.user_id"),
+    ("by_count", "SELECT count, count(*) AS users FROM named GROUP BY count"),
+    ("shares", "SELECT user_id, 100 / (count - 2) AS share FROM by_user"),
+    ("twice", "SELECT user_id, share FROM shares UNION ALL SELECT user_id, share FROM shares"),
+    ("best", "SELECT user_id, share FROM twice ORDER BY share DESC LIMIT 3"),
+];
+
+fn check_each(queries: &[(&str, &str)], run: Run) {
+    let failures: Vec<String> = queries
+        .iter()
+        .filter_map(|query| differ(&[*query], run).err().map(|e| format!("== {}: {}\n{e}", query.0, query.1)))
+        .collect();
+    assert!(failures.is_empty(), "{} of {} differ\n{}", failures.len(), queries.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_query_equals_its_batch_run_at_each_epoch() {
+    check_each(QUERIES, Run::of(1));
+}
+
+#[test]
+fn queries_in_one_graph_share_what_is_equal_and_still_agree() {
+    let result = differ(QUERIES, Run { epochs: 6, ..Run::of(2) });
+    assert!(result.is_ok(), "{}", result.unwrap_err());
+}
+
+#[test]
+fn models_that_read_models_agree() {
+    for seed in 0..6 {
+        let result = differ(CHAIN, Run::of(seed));
+        assert!(result.is_ok(), "{}", result.unwrap_err());
+    }
+}
+
+#[test]
+fn a_graph_restored_from_its_state_goes_on_as_if_nothing_had_happened() {
+    check_each(QUERIES, Run { restart: true, epochs: 6, ..Run::of(3) });
+}
+
+#[test]
+fn the_harness_finds_planted_bugs() {
+    let without_last =
+        |delta: Delta| Delta::new(delta.rows.slice(0, delta.len() - 1), delta.weights.slice(0, delta.len() - 1));
+    let no_retractions = |delta: Delta| {
+        let weights: Int64Array = delta.weights.iter().map(|w| w.map(|w| w.max(0))).collect();
+        Delta::new(delta.rows, weights)
+    };
+    let doubled = |delta: Delta| {
+        let weights: Int64Array = delta.weights.iter().map(|w| w.map(|w| w * 2)).collect();
+        Delta::new(delta.rows, weights)
+    };
+    let stale_column = |delta: Delta| {
+        let mut columns = delta.rows.columns().to_vec();
+        let rows = columns[0].len();
+        columns[0] = arrow::array::new_null_array(columns[0].data_type(), rows);
+        let rows = arrow::array::RecordBatch::try_new(delta.rows.schema(), columns).unwrap();
+        Delta::new(rows, delta.weights)
+    };
+    let queries = [("grouped", "SELECT kind, count(*) AS count FROM events GROUP BY kind")];
+    assert!(differ(&queries, Run::of(1)).is_ok());
+    let bugs: [common::Mutation; 4] = [without_last, no_retractions, doubled, stale_column];
+    for (index, bug) in bugs.into_iter().enumerate() {
+        let found = differ(&queries, Run { mutation: Some(bug), ..Run::of(1) });
+        assert!(found.is_err(), "bug {index} went unseen");
+    }
+}
