@@ -14,6 +14,7 @@ mod format;
 mod json;
 mod keys;
 mod lines;
+pub mod reasons;
 mod types;
 mod utf8;
 mod values;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod docs;
+mod picture;
 mod run;
 mod source;
 mod test;
@@ -17,6 +18,7 @@ cargo xtask COMMAND
   test [--fast]            installs what the tests need, then house rules, unit tests, acceptance tests
   tidy [--update]          the house rules alone (--update lowers the counts of tidy.toml to what is there)
   docs [--check]           writes docs/ from the code, or says what in it is out of date
+  picture                  runs the demo and draws it into docs/demo.svg
   kill [--count N] [--seed N]
                            kills a run at random moments and looks for anything missing or there twice
   bench [NAME ...]         the figures of bench/README.md as ratios, from a release build
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["tidy", "--update"] => tidy::run(true),
         ["docs"] => docs::run(docs::Mode::Write),
         ["docs", "--check"] => docs::run(docs::Mode::Check),
+        ["picture"] => picture::run(),
         ["kill", options @ ..] => test::kill(options),
         ["bench", names @ ..] => bench::run(names),
         [] | ["help" | "--help" | "-h"] => {

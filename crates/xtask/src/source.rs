@@ -9,14 +9,14 @@ pub struct Line {
     pub code: String,
     /// Whether a comment stands on it.
     pub comment: bool,
-    /// Whether it belongs to a test.
+    /// Whether it belongs to a test, a benchmark or an example.
     pub test: bool,
 }
 
 /// Splits `text`, the file at `path`, into lines.
 pub fn lines(path: &Path, text: &str) -> Vec<Line> {
     let mut lines = without_strings_and_comments(text);
-    let all_test = path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "benches")))
+    let all_test = path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "benches" | "examples")))
         || path.file_name().is_some_and(|name| name == "tests.rs");
     if all_test {
         lines.iter_mut().for_each(|line| line.test = true);

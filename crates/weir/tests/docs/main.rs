@@ -2,6 +2,8 @@
 
 mod commands;
 mod keys;
+mod reasons;
+mod relations;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ fn pages() -> Pages {
     let mut pages = Pages::new();
     commands::pages(&mut pages);
     keys::pages(&mut pages);
+    reasons::pages(&mut pages);
+    relations::pages(&mut pages);
     for text in pages.values_mut() {
         text.insert_str(0, MARK);
     }

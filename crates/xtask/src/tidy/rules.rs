@@ -106,6 +106,9 @@ fn unfinished(file: &SourceFile, findings: &mut Vec<Finding>) {
 }
 
 fn tests_that_wait(file: &SourceFile, findings: &mut Vec<Finding>) {
+    if file.path.components().any(|part| part.as_os_str() == "examples") {
+        return;
+    }
     for (index, line) in file.lines.iter().enumerate().filter(|(_, line)| line.test) {
         if line.code.contains("#[ignore") {
             find(findings, file, index + 1, "ignored", "a test runs or is not there");
@@ -170,6 +173,40 @@ fn effects(file: &SourceFile, findings: &mut Vec<Finding>) {
             "effects",
             format!("`{effect}` below the pipeline goes through weir_environment"),
         );
+    }
+}
+
+/// How a reason's code is written where a record is set aside; the code stands behind it, in quotes.
+const REASON_MARKS: [&str; 9] = [
+    "Err((",
+    "Some((",
+    "of_record(",
+    "of_value(",
+    "GivenUp(",
+    "reason: ",
+    "aside(record, ",
+    "aside(rows[row], ",
+    "push((row, ",
+];
+/// Where records are set aside.
+const REASON_PLACES: [&str; 3] = ["crates/schemas/src", "crates/connectors/src/sources", "crates/pipeline/src"];
+
+/// Every code that a record is set aside with is in the table that the documentation is made from (`table`: its text).
+pub fn reasons(file: &SourceFile, table: &str, findings: &mut Vec<Finding>) {
+    if !REASON_PLACES.iter().any(|place| file.path.starts_with(place)) {
+        return;
+    }
+    for (index, text) in file.text.lines().enumerate().filter(|(index, _)| !file.lines[*index].test) {
+        for mark in REASON_MARKS {
+            let behind = text.split(mark).nth(1).and_then(|behind| behind.strip_prefix('"'));
+            let Some(code) = behind.and_then(|behind| behind.split('"').next()) else { continue };
+            let is_code =
+                !code.is_empty() && code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if is_code && !table.contains(&format!("\"{code}\",")) {
+                let message = format!("the reason `{code}` is not in crates/schemas/src/reasons.rs");
+                find(findings, file, index + 1, "reasons", message);
+            }
+        }
     }
 }
 

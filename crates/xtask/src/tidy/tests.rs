@@ -60,6 +60,16 @@ fn tests_that_sleep_or_are_ignored_are_found() {
 }
 
 #[test]
+fn a_reason_without_documentation_is_found() {
+    let mut findings = Vec::new();
+    let text = format!("{ROLE}fn a() {{ Err((\"odd\", m)) }}\nfn b() {{ of_record(\"known\", m) }}\n");
+    let file = SourceFile::new(Path::new("crates/schemas/src/a.rs"), text);
+    rules::reasons(&file, "record(\"known\", \"...\")", &mut findings);
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].message.contains("`odd`"), "{findings:?}");
+}
+
+#[test]
 fn an_edge_upwards_or_sideways_is_found() {
     let package = |name: &str, to: &str, kind: Option<&str>| Package {
         name: name.into(),
