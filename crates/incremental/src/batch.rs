@@ -13,7 +13,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Join, Limit, LogicalPlan, LogicalPlanBuilder, Sort, Union, Unnest, Window,
+    Aggregate, Distinct, Expr, Join, Limit, LogicalPlan, LogicalPlanBuilder, Union, Unnest, Window,
 };
 use datafusion::physical_plan::collect;
 use datafusion::physical_planner::PhysicalPlanner;
@@ -124,7 +124,7 @@ impl Runnable<'_> {
             LogicalPlan::Window(window) => {
                 LogicalPlan::Window(Window::try_new(window.window_expr.clone(), below(&window.input)?)?)
             }
-            LogicalPlan::Sort(sort) => LogicalPlan::Sort(Sort { input: below(&sort.input)?, ..sort.clone() }),
+            LogicalPlan::Sort(sort) => physical::sorted(self.of(&sort.input)?, sort.expr.clone()),
             LogicalPlan::Limit(limit) => LogicalPlan::Limit(Limit { input: below(&limit.input)?, ..limit.clone() }),
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|input| below(input)).collect::<Result<Vec<_>, _>>()?;

@@ -13,10 +13,16 @@ use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::SortExpr;
+use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::{
+    Distribution, EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr, create_physical_sort_exprs,
+};
+use datafusion::physical_plan::InputDistributionRequirements;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, collect,
@@ -48,6 +54,13 @@ pub(crate) fn tolerant_map(
     failures: Failures,
 ) -> LogicalPlan {
     extension(Node { kind: Kind::Map { filter, expressions, failures }, inputs: vec![input], schema })
+}
+
+/// `input` sorted by columns. DataFusion's own sort would be cut down to what the node above asks for, and ties would
+/// then fall as they may.
+pub(crate) fn sorted(input: LogicalPlan, keys: Vec<SortExpr>) -> LogicalPlan {
+    let schema = input.schema().clone();
+    extension(Node { kind: Kind::Sort(keys), inputs: vec![input], schema })
 }
 
 /// The columns of `input` cast to `schema`.
@@ -114,6 +127,7 @@ enum Kind {
     Rows(RecordBatch),
     Map { filter: Option<Expr>, expressions: Vec<Expr>, failures: Failures },
     Conform,
+    Sort(Vec<SortExpr>),
 }
 
 impl PartialEq for Node {
@@ -142,6 +156,7 @@ impl UserDefinedLogicalNodeCore for Node {
             Kind::Rows(_) => "Rows",
             Kind::Map { .. } => "TolerantMap",
             Kind::Conform => "Conform",
+            Kind::Sort(_) => "WholeSort",
         }
     }
 
@@ -187,6 +202,15 @@ impl ExtensionPlanner for Nodes {
         let work = match &node.kind {
             Kind::Rows(batch) => {
                 return Ok(Some(MemorySourceConfig::try_new_exec(&[vec![batch.clone()]], batch.schema(), None)?));
+            }
+            Kind::Sort(keys) => {
+                let input = logical_inputs[0].schema();
+                let context = PhysicalPlanningContext::default();
+                let keys = create_physical_sort_exprs(keys, input, &ExecutionProps::new(), &context)?;
+                return Ok(Some(match LexOrdering::new(keys) {
+                    Some(ordering) => Arc::new(WholeSort::new(physical_inputs[0].clone(), ordering)),
+                    None => physical_inputs[0].clone(),
+                }));
             }
             Kind::Conform => Work::Conform,
             Kind::Map { filter, expressions, failures } => {
@@ -271,7 +295,7 @@ impl RowWise {
         let partitions = input.output_partitioning().partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema.clone()),
-            datafusion::physical_expr::Partitioning::UnknownPartitioning(partitions),
+            Partitioning::UnknownPartitioning(partitions),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
@@ -329,5 +353,69 @@ impl ExecutionPlan for RowWise {
         let (work, schema) = (self.work.clone(), self.schema.clone());
         let output = input.map(move |batch| work.apply(batch?, &schema));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), output)))
+    }
+}
+
+/// Sorts its whole input; the optimiser sees a node that has that order, and nothing that it could weaken.
+#[derive(Debug)]
+struct WholeSort {
+    input: Arc<dyn ExecutionPlan>,
+    ordering: LexOrdering,
+    properties: Arc<PlanProperties>,
+}
+
+impl WholeSort {
+    fn new(input: Arc<dyn ExecutionPlan>, ordering: LexOrdering) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new_with_orderings(input.schema(), [ordering.clone()]),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self { input, ordering, properties: Arc::new(properties) }
+    }
+}
+
+impl DisplayAs for WholeSort {
+    fn fmt_as(&self, _type: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WholeSort: {}", self.ordering)
+    }
+}
+
+impl ExecutionPlan for WholeSort {
+    fn name(&self) -> &str {
+        "WholeSort"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        InputDistributionRequirements::new(vec![Distribution::SinglePartition])
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        for key in &self.ordering {
+            if f(&key.expr)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(WholeSort::new(children[0].clone(), self.ordering.clone())))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        SortExec::new(self.ordering.clone(), self.input.clone()).execute(partition, context)
     }
 }

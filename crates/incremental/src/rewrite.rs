@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Distinct as LogicalDistinct, Expr, Limit, LogicalPlan, Sort, Window};
+use datafusion::logical_expr::{Distinct as LogicalDistinct, Expr, Limit, LogicalPlan, Window};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -361,7 +361,7 @@ fn sorted_input(plan: &LogicalPlan) -> Result<&LogicalPlan, EngineError> {
 /// The sort over `rows` instead of its input.
 fn resorted(sort: &LogicalPlan, rows: LogicalPlan) -> LogicalPlan {
     match sort {
-        LogicalPlan::Sort(sort) => LogicalPlan::Sort(Sort { input: Arc::new(rows), ..sort.clone() }),
+        LogicalPlan::Sort(sort) => physical::sorted(rows, sort.expr.clone()),
         _ => rows,
     }
 }

@@ -1,9 +1,7 @@
 //! Every kind of query, kept by deltas, equals its batch run after every epoch of random histories.
 
-mod common;
-
+use crate::harness::{Mutation, Run, differ};
 use arrow::array::Int64Array;
-use common::{Run, differ};
 use weir_incremental::Delta;
 
 /// Queries that need nothing but the sources.
@@ -190,6 +188,31 @@ const QUERIES: &[(&str, &str)] = &[
         "year_and_text",
         "SELECT extract(year FROM at) AS year, CAST(at AS TEXT) AS text, to_char(at, '%Y-%m') AS month FROM events",
     ),
+    (
+        "moving_extremes",
+        "SELECT id, max(amount) OVER (PARTITION BY user_id ORDER BY at ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS most, min(amount) OVER (PARTITION BY kind) AS least FROM events",
+    ),
+    (
+        "qualify",
+        "SELECT id, user_id FROM events QUALIFY row_number() OVER (PARTITION BY user_id ORDER BY at DESC, id) = 1",
+    ),
+    ("is_distinct", "SELECT e.id FROM events e JOIN users u ON (e.kind IS NOT DISTINCT FROM u.name) AND e.n > 0"),
+    ("union_by_name", "SELECT id, kind FROM events UNION ALL BY NAME SELECT name AS kind, user_id AS id FROM users"),
+    ("any_of", "SELECT id FROM events WHERE 'buy' = ANY(tags)"),
+    ("percentile", "SELECT kind, percentile_cont(0.5) WITHIN GROUP (ORDER BY n) AS middle FROM events GROUP BY kind"),
+    ("correlation", "SELECT kind, corr(n, id) AS together, covar_samp(n, id) AS covariance FROM events GROUP BY kind"),
+    ("distinct_average", "SELECT kind, avg(DISTINCT n) AS mean, sum(DISTINCT n) AS total FROM events GROUP BY kind"),
+    (
+        "group_by_date",
+        "SELECT CAST(at AS DATE) AS day, count(*) AS count FROM events GROUP BY CAST(at AS DATE) ORDER BY day",
+    ),
+    ("global_having", "SELECT count(*) AS count FROM events HAVING count(*) > 3"),
+    ("empty_union", "SELECT id FROM events WHERE false UNION ALL SELECT id FROM events WHERE ok"),
+    ("limit_of_group", "SELECT kind, count(*) AS count FROM events GROUP BY kind ORDER BY count DESC, kind LIMIT 2"),
+    (
+        "last_days_join",
+        "SELECT e.id, u.name FROM events e JOIN users u ON e.user_id = u.user_id WHERE e.at > now() - INTERVAL '2 days' AND u.joined < current_date",
+    ),
 ];
 
 /// Models that read models.
@@ -255,7 +278,7 @@ fn the_harness_finds_planted_bugs() {
     };
     let queries = [("grouped", "SELECT kind, count(*) AS count FROM events GROUP BY kind")];
     assert!(differ(&queries, Run::of(1)).is_ok());
-    let bugs: [common::Mutation; 4] = [without_last, no_retractions, doubled, stale_column];
+    let bugs: [Mutation; 4] = [without_last, no_retractions, doubled, stale_column];
     for (index, bug) in bugs.into_iter().enumerate() {
         let found = differ(&queries, Run { mutation: Some(bug), ..Run::of(1) });
         assert!(found.is_err(), "bug {index} went unseen");

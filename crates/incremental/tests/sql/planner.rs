@@ -1,8 +1,6 @@
 //! What the planner says of sound and of mistaken models.
 
-mod common;
-
-use common::planner;
+use crate::harness::{planner, schemas};
 use weir_incremental::{PlanError, PlanErrorKind};
 
 fn mistake(sql: &str) -> PlanError {
@@ -116,7 +114,7 @@ fn model_columns_are_of_lake_types() {
 #[test]
 fn expressions_of_sources_are_planned_and_the_clock_is_refused_in_them() {
     let planner = planner();
-    let (_, schema) = common::schemas().remove(0);
+    let (_, schema) = schemas().remove(0);
     assert!(planner.expression(&schema, "kind = 'click' AND n > 0").is_ok());
     assert_eq!(planner.expression(&schema, "now()").unwrap_err().kind, PlanErrorKind::NonDeterministic);
     let mistake = planner.expression(&schema, "knd = 'click'").unwrap_err();
@@ -126,7 +124,7 @@ fn expressions_of_sources_are_planned_and_the_clock_is_refused_in_them() {
 #[tokio::test]
 async fn query_sessions_answer_and_refuse() {
     use datafusion::datasource::MemTable;
-    let (relation, schema) = common::schemas().remove(2);
+    let (relation, schema) = schemas().remove(2);
     let table = std::sync::Arc::new(MemTable::try_new(schema, vec![vec![]]).unwrap());
     let session = planner().query_session(&[(relation, table)], 7, Default::default()).unwrap();
     let rows =

@@ -1,0 +1,5 @@
+//! SQL through the crate's front door: what the planner says of it, and that both tempos agree on it.
+
+mod differential;
+mod harness;
+mod planner;
