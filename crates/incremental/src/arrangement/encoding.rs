@@ -5,6 +5,7 @@
 
 use super::canonical::{canonical_floats, has_floats};
 use arrow::array::ArrayRef;
+use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow_row::{RowConverter, RowParser, Rows, SortField};
@@ -38,7 +39,13 @@ impl EncodedRows {
 impl RowEncoding {
     /// An encoding of rows of these column types.
     pub fn new(types: Vec<DataType>) -> Result<Self, ArrowError> {
-        let fields = types.iter().map(|t| SortField::new(t.clone())).collect();
+        Self::ordered(types.into_iter().map(|data_type| (data_type, SortOptions::default())).collect())
+    }
+
+    /// An encoding whose bytes order as these columns do with these options.
+    pub fn ordered(columns: Vec<(DataType, SortOptions)>) -> Result<Self, ArrowError> {
+        let fields = columns.iter().map(|(t, options)| SortField::new_with_options(t.clone(), *options)).collect();
+        let types: Vec<DataType> = columns.into_iter().map(|(data_type, _)| data_type).collect();
         let converter = RowConverter::new(fields)?;
         let parser = converter.parser();
         let floats = types.iter().any(has_floats);

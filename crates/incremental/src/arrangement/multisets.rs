@@ -38,6 +38,9 @@ pub(crate) struct Added {
 }
 
 impl Multisets {
+    /// A multiset of more rows than this keeps them in order.
+    pub const UNORDERED_MAX: usize = CHAIN_MAX;
+
     /// Adds `weight` to the row `key` + `rest` of the multiset `head`, whose rows all have `key`.
     pub fn add(&mut self, head: Head, key: &[u8], rest: &[u8], weight: i64) -> Result<Added, EngineError> {
         if head != EMPTY && head & BIG != 0 {

@@ -13,6 +13,7 @@ mod recompute;
 mod set_operation;
 mod temporal_filter;
 pub mod tolerant;
+mod top_k;
 mod union;
 mod unnest;
 
@@ -23,6 +24,7 @@ pub use map::Map;
 pub use recompute::{Compute, Recompute};
 pub use set_operation::{SetOperation, SetOperationKind};
 pub use temporal_filter::TemporalFilter;
+pub use top_k::TopK;
 pub use union::Union;
 pub use unnest::Unnest;
 

@@ -1,7 +1,7 @@
 //! Sums, checksums and expansion of deltas.
 
 use crate::support::{Contents, Draw, Stream, accumulate, schema};
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, ListArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, ListArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Float64Type, Schema};
 use std::sync::Arc;
 use weir_incremental::Delta;

@@ -2,6 +2,7 @@
 
 use crate::support::{Contents, F, K, Row, T, U, Value, X, accumulate, check, count_up, expanded, schema};
 use arrow::array::{Int64Array, ListArray, RecordBatch};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator as Arithmetic;
@@ -11,7 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_incremental::Delta;
 use weir_incremental::operators::{
-    Distinct, Map, Operator, Recompute, SetOperation, SetOperationKind, StepContext, TemporalFilter, Union, Unnest,
+    Distinct, Map, Operator, Recompute, SetOperation, SetOperationKind, StepContext, TemporalFilter, TopK, Union,
+    Unnest,
 };
 
 fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {
@@ -198,6 +200,20 @@ fn recomputing_without_keys_can_have_an_output_of_nothing() {
         Box::new(recompute.with_output_of_nothing()) as Box<dyn Operator>
     };
     check(make, 1, reference, 0);
+}
+
+#[test]
+fn top_k_shows_the_rows_at_its_places_of_the_order() {
+    let order = vec![(X, SortOptions { descending: true, nulls_first: false }), (F, SortOptions::default())];
+    for (skip, fetch) in [(0, Some(3)), (2, Some(7)), (4, None), (0, Some(0))] {
+        let reference = |inputs: &[Contents], _| {
+            let mut rows: Vec<&Row> = expanded(&inputs[0]).collect();
+            // In the order of values NULL is the least, so it is the last when that is turned around.
+            rows.sort_by(|a, b| (&b[X], &a[F], a).cmp(&(&a[X], &b[F], b)));
+            count_up(rows.into_iter().skip(skip).take(fetch.unwrap_or(usize::MAX)).cloned())
+        };
+        check(|| Box::new(TopK::new(schema(), order.clone(), skip, fetch).unwrap()), 1, reference, 0);
+    }
 }
 
 #[test]
