@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use weir_schemas::Records;
 
-/// One event on its way into the log.
+/// The events of one request on their way into the log.
 #[derive(Debug, Clone)]
-pub struct Event {
-    /// When it came, µs since 1970 UTC.
+pub struct Submission {
+    /// When they came, µs since 1970 UTC.
     pub arrival: i64,
-    /// Who sent it, as [`super::Origin`] writes it.
+    /// Who sent them, as [`super::Origin`] writes it: the headers of each record.
     pub headers: Bytes,
-    /// The event as it was sent: JSON.
-    pub value: Bytes,
+    /// The events as they were sent, each the JSON text of an object.
+    pub records: Records,
 }
 
 /// Consecutive events of the log.
@@ -58,7 +59,7 @@ pub type Appended = Box<dyn FnOnce(Result<Range<u64>, Refused>) + Send>;
 /// A durable sequence of events.
 pub trait EventLog: Send + Sync + 'static {
     /// Hands over events, together or not at all. Does not wait; `done` is called from any thread.
-    fn append(&self, events: Vec<Event>, done: Appended);
+    fn append(&self, events: Submission, done: Appended);
     /// Durable events from offset `from` on, about `bytes_max` bytes of them and at least one if there is one.
     ///
     /// # Errors

@@ -15,6 +15,6 @@ mod server;
 
 pub use event::{EventError, MediaType, event_of_query, events_of_body};
 pub use input::BeaconInput;
-pub use log::{Appended, Block, Event, EventLog, Refused};
+pub use log::{Appended, Block, EventLog, Refused, Submission};
 pub use origin::Origin;
 pub use server::{BeaconServer, BeaconSettings};

@@ -25,10 +25,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use weir_environment::Clock;
+use weir_schemas::Records;
 
 use super::answer::{self, Answer};
 use super::event::{MediaType, event_of_query, events_of_body};
-use super::log::{Event, EventLog};
+use super::log::{EventLog, Submission};
 use super::origin::Origin;
 
 /// Bounds of a beacon; the defaults suit the open internet.
@@ -241,10 +242,14 @@ impl Shared {
             Ok(value) => value,
             Err(error) => return answer::bad_events(&error),
         };
-        let headers = self.origin(request.headers(), peer);
-        let event = Event { arrival: self.clock.now(), headers, value };
+        let ranges = vec![(0, value.len() as u32)];
+        let events = Submission {
+            arrival: self.clock.now(),
+            headers: self.origin(request.headers(), peer),
+            records: Records { buffer: value, ranges },
+        };
         drop(request);
-        match append(log, vec![event]).await {
+        match append(log, events).await {
             Ok(()) => answer::pixel(),
             Err(answer) => answer,
         }
@@ -295,17 +300,11 @@ impl Shared {
             Ok(records) => records,
             Err(error) => return answer::bad_events(&error),
         };
-        let arrival = self.clock.now();
-        let events = records.ranges.iter().map(|(start, length)| Event {
-            arrival,
-            headers: origin.clone(),
-            value: records.buffer.slice(*start as usize..(*start + *length) as usize),
-        });
-        let events: Vec<Event> = events.collect();
-        let count = events.len();
+        let count = records.len();
         if count == 0 {
             return answer::accepted(0);
         }
+        let events = Submission { arrival: self.clock.now(), headers: origin, records };
         match append(log, events).await {
             Ok(()) => answer::accepted(count),
             Err(answer) => answer,
@@ -345,7 +344,7 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn append(log: &dyn EventLog, events: Vec<Event>) -> Result<(), Answer> {
+async fn append(log: &dyn EventLog, events: Submission) -> Result<(), Answer> {
     let (done, durable) = oneshot::channel();
     log.append(
         events,
