@@ -189,7 +189,8 @@ async fn files_are_read_in_order_of_name_whatever_their_packing() {
     assert_eq!(all.texts(), ["a1", "a2", "b1", "b2", "b3", "c1", "c2"]);
     assert_eq!(all.read[2].file, "b.log.gz");
     assert!(all.incidents.is_empty());
-    let stored: u64 = ["a.log", "b.log.gz", "c.log.zst"].map(|name| fs::metadata(landing.path(name)).unwrap().len()).iter().sum();
+    let stored: u64 =
+        ["a.log", "b.log.gz", "c.log.zst"].map(|name| fs::metadata(landing.path(name)).unwrap().len()).iter().sum();
     assert_eq!(all.bytes, stored);
     let none = read_from(&input, &all.end(), 1 << 20).await;
     assert!(none.read.is_empty() && none.end() == all.end());
@@ -383,7 +384,8 @@ async fn a_cursor_stays_small_however_many_files_were_read() {
 }
 
 fn packed(rows: &[u32], packing: u8, member: usize) -> (Vec<u8>, &'static str) {
-    let lines: Vec<String> = rows.iter().map(|row| format!("{}\n", "r".repeat(*row as usize % 40 + 1) + &row.to_string())).collect();
+    let lines: Vec<String> =
+        rows.iter().map(|row| format!("{}\n", "r".repeat(*row as usize % 40 + 1) + &row.to_string())).collect();
     let text = format!("header\n{}", lines.concat()).into_bytes();
     match packing {
         0 => (text, ""),

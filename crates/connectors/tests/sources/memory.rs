@@ -153,7 +153,8 @@ impl Connection {
 
     /// Sends a request with a `Content-Length` and reads the answer.
     pub async fn send(&mut self, start: &str, headers: &str, body: &[u8]) -> Reply {
-        let length = if start.starts_with("POST") { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
+        let length =
+            if start.starts_with("POST") { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
         self.write(format!("{start} HTTP/1.1\r\nHost: beacon\r\n{length}{headers}\r\n").as_bytes()).await;
         self.write(body).await;
         self.reply().await
