@@ -244,7 +244,7 @@ async fn the_input_gives_what_is_durable_from_any_cursor() {
     let mut cursors = vec![start];
     let mut offsets = Vec::new();
     loop {
-        let polled = input.poll(cursors.last().unwrap(), 100).await.unwrap();
+        let polled = input.poll(cursors.last().unwrap(), 30).await.unwrap();
         for chunk in &polled.chunks {
             assert_eq!(chunk.records.len(), chunk.offsets.len());
             assert_eq!(chunk.arrivals.len(), chunk.offsets.len());
@@ -263,8 +263,8 @@ async fn the_input_gives_what_is_durable_from_any_cursor() {
     assert_eq!(offsets, (0..20).collect::<Vec<u64>>());
     assert!(cursors.len() > 3);
     for pair in cursors.windows(2) {
-        let once = input.poll(&pair[0], 100).await.unwrap();
-        let again = input.poll(&pair[0], 100).await.unwrap();
+        let once = input.poll(&pair[0], 30).await.unwrap();
+        let again = input.poll(&pair[0], 30).await.unwrap();
         assert_eq!((&once.cursor, &again.cursor), (&pair[1], &pair[1]));
         assert_eq!(once.chunks[0].records.get(0), again.chunks[0].records.get(0));
     }

@@ -185,7 +185,7 @@ fn split(body: &Bytes) -> Result<Records, EventError> {
     if !array && ranges.is_empty() {
         return Err(syntax("the body is empty".into(), 0, None));
     }
-    Ok(Records { buffer: body.clone(), ranges })
+    Ok(Records::new(body.clone(), ranges))
 }
 
 fn position_of(text: &str, error: &serde_json::Error) -> usize {

@@ -133,7 +133,7 @@ fn chunk_of(block: Block) -> Chunk {
                 (Attribute::Referer, referers),
             ],
         },
-        records: Records { buffer: block.buffer, ranges: block.values },
+        records: Records::new(block.buffer, block.values),
         incidents: Vec::new(),
     }
 }

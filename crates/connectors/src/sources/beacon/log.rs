@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use weir_journal::{AppendError, BatchBuilder, Topic};
 use weir_schemas::Records;
 
 /// The events of one request on their way into the log.
@@ -76,4 +77,54 @@ pub trait EventLog: Send + Sync + 'static {
     fn release(&self, before: u64) -> Result<(), String>;
     /// Has `wake` called whenever [`EventLog::durable_end`] has grown.
     fn on_durable(&self, wake: Arc<dyn Fn() + Send + Sync>);
+}
+
+impl EventLog for Topic {
+    fn append(&self, events: Submission, done: Appended) {
+        let Submission { arrival, headers, records } = events;
+        let overhead = 20 * records.len() + headers.len();
+        let mut batch = BatchBuilder::with_capacity(records.buffer.len() + overhead);
+        for index in 0..records.len() {
+            batch.push(arrival, None, &headers, records.get(index));
+        }
+        self.append_encoded(batch.finish(), Box::new(move |result| done(result.map_err(Refused::from))));
+    }
+
+    fn read(&self, from: u64, bytes_max: usize) -> Result<Block, String> {
+        let block = Topic::read(self, from, bytes_max).map_err(|error| error.to_string())?;
+        Ok(Block {
+            buffer: block.buffer,
+            first_offset: block.first_offset,
+            values: block.values,
+            headers: block.headers,
+            arrivals: block.arrivals,
+        })
+    }
+
+    fn first_offset(&self) -> u64 {
+        self.begin()
+    }
+
+    fn durable_end(&self) -> u64 {
+        Topic::durable_end(self)
+    }
+
+    fn release(&self, before: u64) -> Result<(), String> {
+        Topic::release(self, before).map_err(|error| error.to_string())
+    }
+
+    fn on_durable(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        Topic::on_durable(self, Box::new(move |_| wake()));
+    }
+}
+
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Behind { retry_after } => Self::Behind { retry_after },
+            AppendError::DiskFull { .. } => Self::DiskFull,
+            AppendError::Closed => Self::Closed,
+            other => Self::Failed(other.to_string()),
+        }
+    }
 }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderName};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
@@ -31,6 +32,9 @@ use super::answer::{self, Answer};
 use super::event::{MediaType, event_of_query, events_of_body};
 use super::log::{EventLog, Submission};
 use super::origin::Origin;
+
+/// Bytes of a refused body that are read all the same.
+const DRAIN_SIZE_MAX: usize = 16 << 20;
 
 /// Bounds of a beacon; the defaults suit the open internet.
 #[derive(Debug, Clone)]
@@ -208,55 +212,56 @@ fn route(path: &str) -> Route<'_> {
 
 impl Shared {
     async fn respond(&self, request: Request<Incoming>, peer: &str) -> Answer {
-        let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut answer = self.answer(request, peer).await;
-        if let Some(origin) = origin {
-            answer::allow_origin(&mut answer, &origin);
+        let (parts, mut body) = request.into_parts();
+        let mut answer = self.answer(&parts, &mut body, peer).await;
+        if !answer.status().is_success() && !parts.headers.contains_key(header::EXPECT) {
+            drain(body, self.settings.body_timeout).await;
+        }
+        if let Some(origin) = parts.headers.get(header::ORIGIN) {
+            answer::allow_origin(&mut answer, origin);
         }
         answer
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: &str) -> Answer {
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        match route(&path) {
+    async fn answer(&self, parts: &Parts, body: &mut Incoming, peer: &str) -> Answer {
+        let method = &parts.method;
+        match route(parts.uri.path()) {
             Route::None => {
                 answer::refused(StatusCode::NOT_FOUND, "events go to POST /events/INPUT or GET /i/INPUT?name=value&...")
             }
             Route::Pixel(_) | Route::Events(_) if method == Method::OPTIONS => answer::preflight(),
             Route::Pixel(name) => match (self.inputs.get(name), method) {
                 (None, _) => answer::unknown_input(name, &self.names),
-                (Some(log), Method::GET) => self.take_query(log.as_ref(), request, peer).await,
+                (Some(log), &Method::GET) => self.take_query(log.as_ref(), parts, peer).await,
                 _ => answer::method_not_allowed("GET, OPTIONS"),
             },
             Route::Events(name) => match (self.inputs.get(name), method) {
                 (None, _) => answer::unknown_input(name, &self.names),
-                (Some(log), Method::POST) => self.take_body(log.as_ref(), request, peer).await,
+                (Some(log), &Method::POST) => self.take_body(log.as_ref(), parts, body, peer).await,
                 _ => answer::method_not_allowed("POST, OPTIONS"),
             },
         }
     }
 
-    async fn take_query(&self, log: &dyn EventLog, request: Request<Incoming>, peer: &str) -> Answer {
-        let value = match event_of_query(request.uri().query().unwrap_or_default()) {
+    async fn take_query(&self, log: &dyn EventLog, parts: &Parts, peer: &str) -> Answer {
+        let value = match event_of_query(parts.uri.query().unwrap_or_default()) {
             Ok(value) => value,
             Err(error) => return answer::bad_events(&error),
         };
         let ranges = vec![(0, value.len() as u32)];
         let events = Submission {
             arrival: self.clock.now(),
-            headers: self.origin(request.headers(), peer),
-            records: Records { buffer: value, ranges },
+            headers: self.origin(&parts.headers, peer),
+            records: Records::new(value, ranges),
         };
-        drop(request);
         match append(log, events).await {
             Ok(()) => answer::pixel(),
             Err(answer) => answer,
         }
     }
 
-    async fn take_body(&self, log: &dyn EventLog, request: Request<Incoming>, peer: &str) -> Answer {
-        let headers = request.headers();
+    async fn take_body(&self, log: &dyn EventLog, parts: &Parts, body: &mut Incoming, peer: &str) -> Answer {
+        let headers = &parts.headers;
         let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let body_size_max = self.settings.body_size_max;
         if MediaType::parse(text(header::CONTENT_TYPE)) == MediaType::Other {
@@ -270,7 +275,7 @@ impl Shared {
             Some(encoding) if encoding.eq_ignore_ascii_case("gzip") || encoding.eq_ignore_ascii_case("x-gzip") => true,
             Some(_) => return answer::unsupported_encoding(),
         };
-        let declared = request.body().size_hint();
+        let declared = body.size_hint();
         if declared.lower() > body_size_max as u64 {
             let reason = format!("the body is larger than {body_size_max} bytes");
             return answer::refused(StatusCode::PAYLOAD_TOO_LARGE, &reason);
@@ -283,7 +288,7 @@ impl Shared {
             return answer::too_many("too many bytes are waiting to be written", Duration::from_secs(1));
         };
         let origin = self.origin(headers, peer);
-        let collected = Limited::new(request.into_body(), body_size_max).collect();
+        let collected = Limited::new(body, body_size_max).collect();
         let body: Bytes = match tokio::time::timeout(self.settings.body_timeout, collected).await {
             Ok(Ok(collected)) => collected.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
@@ -322,6 +327,21 @@ impl Shared {
         }
         .encode()
     }
+}
+
+/// Reads what is left of a refused body, within bounds: a client that is still sending would see its connection
+/// reset, and no answer.
+async fn drain(mut body: Incoming, time_max: Duration) {
+    let read = async {
+        let mut left = DRAIN_SIZE_MAX;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // Whoever takes longer is not waited for.
+    let _ = tokio::time::timeout(time_max, read).await;
 }
 
 /// Bytes reserved while a request is under way.

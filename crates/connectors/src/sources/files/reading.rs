@@ -90,7 +90,7 @@ impl Reading {
                 cursor.0
             )));
         }
-        let settling = if position.entry >= self.catalogue.len() { self.look()? } else { false };
+        let mut settling = if position.entry >= self.catalogue.len() { self.look()? } else { false };
         let mut builder = ChunkBuilder::default();
         let bytes_max = bytes_max.max(1);
         while builder.taken < bytes_max && position.entry < self.catalogue.len() {
@@ -103,10 +103,13 @@ impl Reading {
                 }
             }
         }
+        if builder.taken > 0 && position.entry >= self.catalogue.len() {
+            settling = self.look()?;
+        }
         let chunks = builder.finish();
         self.catalogue.sync().map_err(|error| retry(&self.settings.catalogue, &error))?;
         self.reached = position.entry;
-        let more = position.entry < self.catalogue.len() || (settling && chunks.is_empty());
+        let more = position.entry < self.catalogue.len() || settling;
         Ok((Polled { chunks, cursor: position.cursor(), more }, settling))
     }
 
@@ -381,11 +384,9 @@ impl ChunkBuilder {
         }
         let count = records.len();
         let own = std::ptr::eq(records.buffer.as_ptr(), bytes.as_ptr());
-        if !self.buffer.is_empty() && self.buffer.len() + records.buffer.len() > CHUNK_SIZE {
-            self.cut();
-        }
         let large = records.buffer.len() >= SMALL_SIZE_MAX;
-        if large {
+        let overfull = self.buffer.len() + records.buffer.len() > CHUNK_SIZE;
+        if large || overfull || self.pending.records.preamble != records.preamble {
             self.cut();
         }
         let shift = self.buffer.len() as u32;
@@ -405,6 +406,7 @@ impl ChunkBuilder {
             self.buffer.extend_from_slice(&records.buffer);
             let moved = records.ranges.iter().map(|(start, length)| (start + shift, *length));
             self.pending.records.ranges.extend(moved);
+            self.pending.records.preamble = records.preamble;
         }
     }
 
