@@ -79,8 +79,8 @@ pub(super) fn preflight() -> Answer {
 /// The events of a request cannot be read.
 pub(super) fn bad_events(error: &EventError) -> Answer {
     match error {
-        EventError::Syntax { message, position, event } => {
-            let body = serde_json::json!({ "error": message, "position": position, "event": event, "accepted": 0 });
+        EventError::Syntax { message, position, line } => {
+            let body = serde_json::json!({ "error": message, "position": position, "line": line, "accepted": 0 });
             answer(StatusCode::BAD_REQUEST, "application/json", body.to_string().into())
         }
         EventError::TooLarge { .. } => refused(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),

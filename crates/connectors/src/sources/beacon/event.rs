@@ -4,7 +4,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use weir_schemas::Records;
+use weir_schemas::{Records, split_json_events};
 
 /// Why a request's events were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,8 +16,8 @@ pub enum EventError {
         message: String,
         /// Byte of the (uncompressed) text where that shows.
         position: usize,
-        /// Index of the event, where one can be told.
-        event: Option<usize>,
+        /// Line of the text, from 1; none of a query string.
+        line: Option<usize>,
     },
     /// The body is larger than allowed, compressed or not.
     #[error("the body is larger than {size_max} bytes")]
@@ -135,7 +135,7 @@ fn decoded(text: &str, start: usize) -> Result<String, EventError> {
                     return Err(EventError::Syntax {
                         message: "% is not followed by two hexadecimal digits".into(),
                         position: start + index,
-                        event: None,
+                        line: None,
                     });
                 };
                 plain.push(byte);
@@ -148,47 +148,14 @@ fn decoded(text: &str, start: usize) -> Result<String, EventError> {
     String::from_utf8(plain).map_err(|_| EventError::Syntax {
         message: "the parameter is not UTF-8 text once its percent escapes are decoded".into(),
         position: start,
-        event: None,
+        line: None,
     })
 }
 
-/// Cuts JSON text into its objects and checks each.
 fn split(body: &Bytes) -> Result<Records, EventError> {
-    let syntax = |message: String, position: usize, event| EventError::Syntax { message, position, event };
-    if body.len() > u32::MAX as usize {
-        return Err(EventError::TooLarge { size_max: u32::MAX as usize });
-    }
-    let text = std::str::from_utf8(body)
-        .map_err(|error| syntax("the body is not UTF-8 text".into(), error.valid_up_to(), None))?;
-    let start_of = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
-    let mut ranges = Vec::new();
-    let stream = serde_json::Deserializer::from_str(text).into_iter::<&serde_json::value::RawValue>();
-    let array = text.trim_start().starts_with('[');
-    let mut parts: Vec<&str> = Vec::new();
-    if array {
-        let elements: Vec<&serde_json::value::RawValue> =
-            serde_json::from_str(text).map_err(|error| syntax(error.to_string(), position_of(text, &error), None))?;
-        parts.extend(elements.iter().map(|element| element.get()));
-    } else {
-        for value in stream {
-            let event = parts.len();
-            let value = value.map_err(|error| syntax(error.to_string(), position_of(text, &error), Some(event)))?;
-            parts.push(value.get());
-        }
-    }
-    for (event, part) in parts.iter().enumerate() {
-        if !part.starts_with('{') {
-            return Err(syntax("an event must be a JSON object".into(), start_of(part), Some(event)));
-        }
-        ranges.push((start_of(part) as u32, part.len() as u32));
-    }
-    if !array && ranges.is_empty() {
-        return Err(syntax("the body is empty".into(), 0, None));
-    }
-    Ok(Records::new(body.clone(), ranges))
-}
-
-fn position_of(text: &str, error: &serde_json::Error) -> usize {
-    let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
-    (lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1)).min(text.len())
+    split_json_events(body).map_err(|error| {
+        let before = &body[..error.position.min(body.len())];
+        let line = Some(1 + memchr::memchr_iter(b'\n', before).count());
+        EventError::Syntax { message: error.message, position: error.position, line }
+    })
 }

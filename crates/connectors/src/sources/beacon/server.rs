@@ -35,6 +35,7 @@ use super::origin::Origin;
 
 /// Bytes of a refused body that are read all the same.
 const DRAIN_SIZE_MAX: usize = 16 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Bounds of a beacon; the defaults suit the open internet.
 #[derive(Debug, Clone)]
@@ -215,7 +216,7 @@ impl Shared {
         let (parts, mut body) = request.into_parts();
         let mut answer = self.answer(&parts, &mut body, peer).await;
         if !answer.status().is_success() && !parts.headers.contains_key(header::EXPECT) {
-            drain(body, self.settings.body_timeout).await;
+            drain(body).await;
         }
         if let Some(origin) = parts.headers.get(header::ORIGIN) {
             answer::allow_origin(&mut answer, origin);
@@ -331,7 +332,7 @@ impl Shared {
 
 /// Reads what is left of a refused body, within bounds: a client that is still sending would see its connection
 /// reset, and no answer.
-async fn drain(mut body: Incoming, time_max: Duration) {
+async fn drain(mut body: Incoming) {
     let read = async {
         let mut left = DRAIN_SIZE_MAX;
         while left > 0
@@ -341,7 +342,7 @@ async fn drain(mut body: Incoming, time_max: Duration) {
         }
     };
     // Whoever takes longer is not waited for.
-    let _ = tokio::time::timeout(time_max, read).await;
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
 }
 
 /// Bytes reserved while a request is under way.
