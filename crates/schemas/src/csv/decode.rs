@@ -182,3 +182,24 @@ impl Decoder for CsvDecoder {
         assemble(&self.schema, columns, &attributes, rows, rejects)
     }
 }
+
+/// The rows as (name, text) of each field, NULL as `None`; rows that cannot be read are left out.
+pub(crate) fn csv_cells(records: &Records, options: &CsvOptions) -> Vec<Vec<(String, Option<String>)>> {
+    let decoder = CsvDecoder::new(&Contract::default(), Arc::new(options.clone()));
+    let Ok(layout) = decoder.layout(&records.preamble) else { return Vec::new() };
+    let mut rows = Vec::new();
+    let mut fields = Vec::new();
+    for index in 0..records.len() {
+        let row = records.get(index);
+        if split_row(row, options.delimiter, &mut fields).is_err() || fields.len() != layout.names.len() {
+            continue;
+        }
+        let cells = layout.names.iter().zip(&fields).map(|(name, field)| {
+            let text = String::from_utf8_lossy(&field.text(row)).into_owned();
+            let null = text.is_empty() || (!field.quoted && options.null.contains(&text));
+            (name.clone(), (!null).then_some(text))
+        });
+        rows.push(cells.collect());
+    }
+    rows
+}

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use crate::contract::Contract;
 use crate::format::{Decoder, Format, Framer};
 
+pub(crate) use decode::csv_cells;
+
 /// How a CSV file differs from the standard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsvOptions {
