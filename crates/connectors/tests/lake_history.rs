@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -289,4 +291,71 @@ async fn what_a_crash_left_behind_is_cleared_and_what_others_put_there_is_not() 
     assert!(!left.exists() && !draft.exists());
     assert!(guest.exists());
     assert_eq!(sum_between(&lake, "t", 0, 1).await, expected(&[&change]));
+}
+
+#[tokio::test]
+async fn a_landing_cut_anywhere_is_completed_by_the_next_one() {
+    for seed in 0..8 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut random = StdRng::seed_from_u64(seed);
+        let relations = ["a", "b", "s.c"];
+        let mut all: Vec<Vec<(u64, Delta)>> = vec![Vec::new(); relations.len()];
+        let mut lake = open(&folder).await;
+        for epoch in 1..=12_u64 {
+            for changes in &mut all {
+                if random.random_bool(0.7) {
+                    changes.push((epoch, delta(&[(random.random_range(0..3), "r", None, random.random_range(1..3))])));
+                }
+            }
+            if random.random_bool(0.3) {
+                continue; // Two epochs in one landing.
+            }
+            let landed = lake.landed();
+            let outstanding = || {
+                let parts = relations.iter().zip(&all).map(|(relation, changes)| {
+                    let changes = changes.iter().filter(|(epoch, _)| *epoch > landed).cloned().collect();
+                    Landing { relation: Relation::from(*relation), schema: rows_schema(), changes }
+                });
+                parts.collect::<Vec<_>>()
+            };
+            let before = commits(folder.path());
+            lake.land(epoch, outstanding()).await.unwrap();
+            if random.random_bool(0.5) {
+                // A crash: the manifest is missing, and the commits of any of the tables.
+                drop(lake);
+                for commit in commits(folder.path()).difference(&before) {
+                    if commit.to_string_lossy().contains("weir_epochs") || random.random_bool(0.5) {
+                        std::fs::remove_file(commit).unwrap();
+                    }
+                }
+                lake = open(&folder).await;
+                assert_eq!(lake.landed(), landed, "seed {seed}");
+                if random.random_bool(0.5) {
+                    lake.land(epoch, outstanding()).await.unwrap();
+                }
+            }
+            for (relation, changes) in relations.iter().zip(&all) {
+                let visible = changes.iter().filter(|(epoch, _)| *epoch <= lake.landed());
+                let visible: Vec<&Delta> = visible.map(|(_, delta)| delta).collect();
+                if let Some(table) = lake.changes(&Relation::from(*relation), 0, epoch).await.unwrap() {
+                    assert_eq!(sum_of(table).await, expected(&visible), "seed {seed}, {relation} at {epoch}");
+                } else {
+                    assert!(visible.is_empty(), "seed {seed}, {relation} at {epoch}");
+                }
+            }
+        }
+    }
+}
+
+/// Every commit file of every table.
+fn commits(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() {
+            found.extend(commits(&entry.path()));
+        } else if entry.path().extension().is_some_and(|extension| extension == "json") {
+            found.insert(entry.path());
+        }
+    }
+    found
 }

@@ -212,3 +212,29 @@ async fn what_postgresql_cannot_hold_or_forbids_is_refused_and_says_where() {
     let error = sink.apply(2, &delta(&[(3, "a", None, 1)])).await.unwrap_err();
     assert!(matches!(&error, SinkError::Refused(message) if message.contains("permission denied")), "{error}");
 }
+
+#[tokio::test]
+async fn tls_is_used_when_asked_for_and_only_with_a_certificate_that_is_trusted() {
+    let server = PostgresServer::start_with_tls();
+    let hba = "CREATE TABLE seen (ssl boolean); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \
+               'BEGIN INSERT INTO seen SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid(); RETURN NULL; END'; \
+               CREATE TABLE visits (id bigint PRIMARY KEY, name text, amount bigint); \
+               CREATE TRIGGER note AFTER INSERT ON visits EXECUTE FUNCTION note()";
+    let client = server.client().await;
+    client.batch_execute(hba).await.unwrap();
+    // The certificate belongs in a place that we may read.
+    let certificate = tempfile::NamedTempFile::new().unwrap();
+    std::fs::copy(server.certificate(), certificate.path()).unwrap();
+    let open = |url: String| {
+        let feed = feed(&RecordBatch::new_empty(rows_schema()), &["id"], "v1");
+        PostgresSink::new("visits", &url, "visits", feed).unwrap()
+    };
+    let trusted = format!("?sslmode=verify-full&sslrootcert={}", certificate.path().display());
+    let url = server.url().replace("127.0.0.1", "localhost");
+    open(url.clone() + &trusted).apply(1, &delta(&[(1, "a", None, 1)])).await.unwrap();
+    assert!(client.query_one("SELECT ssl FROM seen", &[]).await.unwrap().get::<_, bool>(0));
+    let error = open(url + "?sslmode=require").cursor().await.unwrap_err();
+    assert!(matches!(error, SinkError::Refused(_)), "{error}");
+    let error = open(server.url() + &trusted).cursor().await.unwrap_err();
+    assert!(matches!(error, SinkError::Refused(_)), "another name than the certificate's: {error}");
+}

@@ -10,6 +10,7 @@ pub struct PostgresServer {
     folder: tempfile::TempDir,
     port: u16,
     binaries: PathBuf,
+    tls: bool,
     /// The user that the server runs as where we are root, which it refuses to run as.
     user: Option<(u32, u32)>,
 }
@@ -17,6 +18,15 @@ pub struct PostgresServer {
 impl PostgresServer {
     /// Makes a database cluster and starts it. Panics with the reason when there is no PostgreSQL on the machine.
     pub fn start() -> Self {
+        Self::start_as(false)
+    }
+
+    /// The same, with a certificate of its own for `localhost`, in [`PostgresServer::certificate`].
+    pub fn start_with_tls() -> Self {
+        Self::start_as(true)
+    }
+
+    fn start_as(tls: bool) -> Self {
         let binaries = find_binaries();
         let user = unprivileged();
         let folder = tempfile::tempdir().unwrap();
@@ -24,9 +34,20 @@ impl PostgresServer {
             chown(folder.path(), Some(uid), Some(gid)).unwrap();
         }
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { folder, port, binaries, user };
+        let server = Self { folder, port, binaries, tls, user };
         let data = server.data();
         server.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]);
+        if tls {
+            let subject = "/CN=localhost";
+            let names = "subjectAltName=DNS:localhost";
+            let end = "basicConstraints=critical,CA:FALSE";
+            let (key, certificate) = (format!("{data}/server.key"), server.certificate());
+            let request = ["req", "-new", "-x509", "-days", "1", "-nodes", "-batch", "-subj", subject];
+            server.run_program(
+                Path::new("openssl"),
+                &[&request[..], &["-addext", names, "-addext", end, "-keyout", &key, "-out", &certificate]].concat(),
+            );
+        }
         server.resume();
         server
     }
@@ -34,7 +55,8 @@ impl PostgresServer {
     /// Starts a stopped server again, and returns when it takes connections.
     pub fn resume(&self) {
         let folder = self.folder.path().display();
-        let options = format!("-p {} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off", self.port);
+        let tls = if self.tls { "on" } else { "off" };
+        let options = format!("-p {} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off -c ssl={tls}", self.port);
         let log = self.folder.path().join("log");
         self.run("pg_ctl", &["start", "-w", "-D", &self.data(), "-l", log.to_str().unwrap(), "-o", &options]);
     }
@@ -49,6 +71,11 @@ impl PostgresServer {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// The server's own certificate, PEM.
+    pub fn certificate(&self) -> String {
+        format!("{}/server.crt", self.data())
+    }
+
     /// A connection as superuser.
     pub async fn client(&self) -> tokio_postgres::Client {
         let (client, driver) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.unwrap();
@@ -61,14 +88,19 @@ impl PostgresServer {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) {
-        let mut command = Command::new(self.binaries.join(program));
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        self.run_program(&self.binaries.join(program), arguments);
+    }
+
+    fn run_program(&self, program: &Path, arguments: &[&str]) {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some((uid, gid)) = self.user {
             command.uid(uid).gid(gid);
         }
         let status = command.status().unwrap();
         let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        assert!(status.success(), "{program} {arguments:?}: {status}\n{}", log());
+        assert!(status.success(), "{program:?} {arguments:?}: {status}\n{}", log());
     }
 }
 

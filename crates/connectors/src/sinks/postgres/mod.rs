@@ -12,6 +12,7 @@
 
 mod copy;
 mod shape;
+mod tls;
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -26,12 +27,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{SinkExt, StreamExt};
-use tokio_postgres::{Client, Config, CopyInSink, NoTls, Transaction};
+use tokio_postgres::{Client, Config, CopyInSink, NoTls, Socket, Transaction};
 use weir_incremental::Delta;
 use weir_pipeline::EpochNumber;
 use weir_pipeline::sink::{DeliveryClass, Feed, Sink, SinkError};
 
 use shape::{Found, Shape};
+use tls::RustTls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -42,11 +44,14 @@ const COPY_CHUNK_ROWS: usize = 4096;
 pub struct PostgresSink {
     name: String,
     config: Config,
+    tls: Option<RustTls>,
     schema: Option<String>,
     table: String,
     feed: Feed,
     connection: Option<Connection>,
 }
+
+type Driver<T> = tokio_postgres::Connection<Socket, T>;
 
 struct Connection {
     client: Client,
@@ -55,10 +60,11 @@ struct Connection {
 
 impl PostgresSink {
     /// `name` is the sink's name, under which its cursor is kept; `url` as libpq has it
-    /// (`postgres://user:password@host/database`); `table` may have a schema (`reports.daily`).
+    /// (`postgres://user:password@host/database`, `?sslmode=require` for TLS with the server's certificate checked,
+    /// `&sslrootcert=FILE` against other roots than the machine's); `table` may have a schema (`reports.daily`).
     pub fn new(name: &str, url: &str, table: &str, feed: Feed) -> Result<Self, SinkError> {
-        let mut config: Config =
-            url.parse().map_err(|error| SinkError::Refused(format!("the url of sink {name}: {error}")))?;
+        let (mut config, tls) =
+            tls::parse_url(url).map_err(|error| SinkError::Refused(format!("the url of sink {name}: {error}")))?;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
@@ -72,7 +78,7 @@ impl PostgresSink {
             Some((schema, table)) => (Some(schema.to_owned()), table.to_owned()),
             None => (None, table.to_owned()),
         };
-        Ok(Self { name: name.to_owned(), config, schema, table, feed, connection: None })
+        Ok(Self { name: name.to_owned(), config, tls, schema, table, feed, connection: None })
     }
 
     /// The connection in hand, or a new one.
@@ -82,11 +88,10 @@ impl PostgresSink {
         {
             return Ok(connection);
         }
-        let (client, driver) = self.config.connect(NoTls).await.map_err(failed)?;
-        tokio::spawn(async move {
-            // Its error reaches whoever uses the client.
-            let _ = driver.await;
-        });
+        let client = match &self.tls {
+            Some(tls) => start(self.config.connect(tls.clone()).await),
+            None => start(self.config.connect(NoTls).await),
+        }?;
         let schema = match &self.schema {
             Some(schema) => schema.clone(),
             None => {
@@ -278,6 +283,16 @@ impl Sink for PostgresSink {
     }
 }
 
+/// Lets a new connection run by itself; its error reaches whoever uses the client.
+fn start<T>(connected: Result<(Client, Driver<T>), tokio_postgres::Error>) -> Result<Client, SinkError>
+where
+    T: tokio_postgres::tls::TlsStream + Unpin + Send + 'static,
+{
+    let (client, driver) = connected.map_err(failed)?;
+    tokio::spawn(driver);
+    Ok(client)
+}
+
 async fn read_cursor(
     transaction: &Transaction<'_>,
     shape: &Shape,
@@ -395,6 +410,9 @@ fn broken(error: arrow::error::ArrowError) -> SinkError {
 /// What an error of the server or the connection means for the caller.
 fn failed(error: tokio_postgres::Error) -> SinkError {
     let Some(server) = error.as_db_error() else {
+        if tls::is_distrust(&error) {
+            return SinkError::Refused(format!("PostgreSQL: the server's certificate is not to be trusted: {error}"));
+        }
         // No answer from a server: it is down, or the way there is.
         let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         return SinkError::Retry(format!("PostgreSQL: {error}{source}"));
