@@ -339,7 +339,10 @@ async fn a_command_attaches_by_the_file_in_the_project() {
     assert_eq!(batches, [batch(&[1, 2]), batch(&[3])]);
     let failure = client.query("wrong", Encoding::Json).await.unwrap_err();
     assert_eq!((failure.kind, failure.place), (FailureKind::Request, Some(Place { line: 1, column: 8 })));
-    let broken = client.query("late", Encoding::Arrow).await.unwrap().bytes().await.unwrap_err();
+    let broken = match client.query("late", Encoding::Arrow).await {
+        Ok(answer) => answer.bytes().await.unwrap_err(),
+        Err(failure) => failure,
+    };
     assert_eq!(broken.kind, FailureKind::Unavailable);
     let attachment = server.attachment().clone();
     server.stop().await;
