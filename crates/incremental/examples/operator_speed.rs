@@ -105,7 +105,7 @@ fn main() -> Result<(), EngineError> {
     let most: usize = std::env::args().nth(1).and_then(|rows| rows.parse().ok()).unwrap_or(10_000_000);
     for total in [100_000.min(most), most] {
         let keys = total as u64;
-        measure("aggregate, groups = rows", aggregate(&[CountStar, Sum])?, total, keys)?;
+        measure("aggregate, many groups", aggregate(&[CountStar, Sum])?, total, keys)?;
         measure("aggregate, 1000 groups", aggregate(&[CountStar, Sum])?, total, 1000)?;
         measure("aggregate, max", aggregate(&[Max])?, total, keys / 10)?;
         measure("join", join()?, total, keys / 10)?;
