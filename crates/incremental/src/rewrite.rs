@@ -10,6 +10,8 @@ use crate::operators::{
 use crate::physical;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::array_value_to_string;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -40,7 +42,46 @@ pub(crate) struct Node {
 
 /// Of a canonical plan or a part of one: what it computes, not where it stands.
 pub(crate) fn fingerprint(plan: &LogicalPlan) -> String {
-    format!("{:032x}", xxh3_128(format!("{}", plan.display_indent_schema()).as_bytes()))
+    let mut text = String::new();
+    write_down(plan, &mut text);
+    format!("{:032x}", xxh3_128(text.as_bytes()))
+}
+
+/// Everything that tells two plans apart. What DataFusion shows of a node leaves some of it out: rows of VALUES beyond
+/// the fifth, how a join sees NULLs, the ends of long values.
+fn write_down(plan: &LogicalPlan, text: &mut String) {
+    text.push_str(&format!("({} |", plan.display()));
+    for field in plan.schema().fields() {
+        text.push_str(&format!(" {} {}", field.name(), field.data_type()));
+    }
+    match plan {
+        LogicalPlan::Join(join) => {
+            text.push_str(&format!(" | {:?} {:?} {}", join.join_type, join.null_equality, join.null_aware));
+        }
+        LogicalPlan::Values(values) => {
+            for value in values.values.iter().flatten() {
+                text.push_str(&format!(" | {value}"));
+            }
+        }
+        LogicalPlan::Unnest(unnest) => text.push_str(&format!(" | {:?}", unnest.options)),
+        _ => {}
+    }
+    for expression in plan.expressions() {
+        // The closure never fails.
+        let _ = expression.apply(|e| {
+            if let Expr::Literal(value, _) = e
+                && let Ok(array) = value.to_array()
+                && let Ok(whole) = array_value_to_string(&array, 0)
+            {
+                text.push_str(&format!(" | {whole}"));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+    }
+    for input in plan.inputs() {
+        write_down(input, text);
+    }
+    text.push(')');
 }
 
 /// Whether no delta of the plan takes a row away, when `grows` says it of relations.

@@ -86,23 +86,23 @@ pub(crate) struct Bounds {
 }
 
 /// The bounds that a comparison with the clock sets; None when it is not of a form that has them.
-pub(crate) fn bounds_of(condition: &Expr, schema: &DFSchema) -> Result<Option<Bounds>> {
+pub(crate) fn bounds_of(condition: &Expr) -> Result<Option<Bounds>> {
     if let Expr::Between(between) = condition
         && !between.negated
         && !reads_clock(&between.expr)
     {
         let low = binary(&between.expr, Operator::GtEq, &between.low);
         let high = binary(&between.expr, Operator::LtEq, &between.high);
-        let (low, high) = (bounds_or_nothing(&low, schema)?, bounds_or_nothing(&high, schema)?);
+        let (low, high) = (bounds_or_nothing(&low)?, bounds_or_nothing(&high)?);
         return Ok(low.zip(high).and_then(|(low, high)| match (low, high) {
             (Bounds { lower: None, upper }, Bounds { lower, upper: None }) => Some(Bounds { lower, upper }),
             _ => None,
         }));
     }
-    bounds_or_nothing(condition, schema)
+    bounds_or_nothing(condition)
 }
 
-fn bounds_or_nothing(condition: &Expr, schema: &DFSchema) -> Result<Option<Bounds>> {
+fn bounds_or_nothing(condition: &Expr) -> Result<Option<Bounds>> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = condition else {
         return Ok(None);
     };
@@ -117,7 +117,7 @@ fn bounds_or_nothing(condition: &Expr, schema: &DFSchema) -> Result<Option<Bound
     if !never_decreases(function) {
         return Ok(None);
     }
-    let least = |strictly| least_instant(value, function, strictly, schema).map(Some);
+    let least = |strictly| least_instant(value, function, strictly).map(Some);
     Ok(match op {
         Operator::Gt => Some(Bounds { lower: None, upper: least(false)? }),
         Operator::GtEq => Some(Bounds { lower: None, upper: least(true)? }),
@@ -147,7 +147,7 @@ fn never_decreases(function: &Expr) -> bool {
 }
 
 /// The least `t` with `function(t) >= value` (or `>`, strictly); NULL for NULL.
-fn least_instant(value: &Expr, function: &Expr, strictly: bool, schema: &DFSchema) -> Result<Expr> {
+fn least_instant(value: &Expr, function: &Expr, strictly: bool) -> Result<Expr> {
     let input = DFSchema::try_from(Schema::new(vec![Field::new("now", instant(), false)]))?;
     let with_column = function
         .clone()
@@ -165,16 +165,15 @@ fn least_instant(value: &Expr, function: &Expr, strictly: bool, schema: &DFSchem
     let udf = ScalarUDF::from(LeastInstant {
         name: format!("{name}[{text}]"),
         strictly,
-        months: has_months(function),
+        uneven: is_uneven(function),
         function: physical,
         signature: Signature::any(1, Volatility::Immutable),
     });
-    let _ = schema;
     Ok(udf.call(vec![value.clone()]))
 }
 
-/// Whether the function moves by less than a fixed distance: months, days cut, dates.
-fn has_months(function: &Expr) -> bool {
+/// Whether the distance between the function and the clock varies: months, instants cut to days.
+fn is_uneven(function: &Expr) -> bool {
     let mut found = false;
     // The closure never fails.
     let _ = function.apply(|e| {
@@ -198,7 +197,7 @@ struct LeastInstant {
     name: String,
     strictly: bool,
     /// The distance between clock and value is not fixed.
-    months: bool,
+    uneven: bool,
     function: Arc<dyn PhysicalExpr>,
     signature: Signature,
 }
@@ -254,7 +253,7 @@ impl ScalarUDFImpl for LeastInstant {
         // How far the function is from the clock at one instant; the distance varies by less than `slack`.
         let distance = cast(&self.at(&[0])?, &instant())?;
         let distance = distance.as_primitive::<TimestampMicrosecondType>().value(0);
-        let slack = if self.months { 800 * DAY } else { 2 };
+        let slack = if self.uneven { 800 * DAY } else { 2 };
         let guess = |value: i64| value.saturating_sub(distance);
         let mut low: Vec<i64> = near.values().iter().map(|v| guess(*v).saturating_sub(slack)).collect();
         let mut high: Vec<i64> = near.values().iter().map(|v| guess(*v).saturating_add(slack)).collect();

@@ -155,7 +155,7 @@ fn filtered(filter: &Filter) -> Result<LogicalPlan> {
     let mut below = Below::all(&plan);
     let mut conditions = Vec::new();
     for condition in timed {
-        let Some(Bounds { lower, upper }) = bounds_of(&condition, plan.schema())? else {
+        let Some(Bounds { lower, upper }) = bounds_of(&condition)? else {
             return refuse(
                 PlanErrorKind::NonDeterministic,
                 "now() is not compared in a way whose times can be foreseen",

@@ -295,6 +295,46 @@ pub fn differ(queries: &[(&str, &str)], run: Run) -> Result<(), String> {
     }
 }
 
+/// Runs a query as canonical plan and as DataFusion has it, over random contents, and compares. Queries that fail on a
+/// row in DataFusion are passed over: `Ok(false)`.
+pub fn agrees_with_plain_sql(sql: &str, seed: u64) -> Result<bool, String> {
+    let planner = planner();
+    let model = planner.plan("model", sql).map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut chance = Chance::new(seed);
+    let mut tables: Vec<(Relation, Arc<dyn TableProvider>)> = Vec::new();
+    for (relation, schema) in schemas() {
+        let mut contents = Contents { schema, rows: Vec::new() };
+        for _ in 0..6 {
+            contents.change(&mut chance);
+        }
+        let rows = batch_of(&contents.schema, &contents.rows);
+        tables.push((relation, table(&contents.schema, vec![rows])));
+    }
+    let now = START + chance.below(10 * 24) as i64 * 3600 * SECOND;
+    let lookup = |relation: &Relation| tables.iter().find(|(name, _)| name == relation).map(|(_, table)| table.clone());
+    let output = runtime
+        .block_on(batch::run(&model, &lookup, now, BatchLimits::default()))
+        .map_err(|e| format!("in batch: {e}"))?;
+    let session = planner.query_session(&tables, now, BatchLimits::default()).map_err(|e| e.to_string())?;
+    let plain = runtime.block_on(async { session.sql(sql).await?.collect().await });
+    let Ok(plain) = plain else {
+        return Ok(false);
+    };
+    let mut cast = Vec::new();
+    for batch in plain {
+        let columns = batch.columns().iter().zip(model.schema.fields());
+        let columns = columns
+            .map(|(c, f)| arrow::compute::cast(c, f.data_type()))
+            .collect::<Result<Vec<ArrayRef>, arrow::error::ArrowError>>();
+        let columns = columns.map_err(|e| e.to_string())?;
+        cast.push(RecordBatch::try_new(model.schema.clone(), columns).map_err(|e| e.to_string())?);
+    }
+    let kept: Vec<Delta> = output.rows.into_iter().map(Delta::inserts).collect();
+    compare(&model.schema, Some(&kept), &cast)?;
+    Ok(true)
+}
+
 fn table(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Arc<dyn TableProvider> {
     Arc::new(MemTable::try_new(schema.clone(), vec![batches]).expect("batches of the schema"))
 }

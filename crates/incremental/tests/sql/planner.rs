@@ -98,6 +98,19 @@ fn equal_meaning_has_an_equal_fingerprint() {
 }
 
 #[test]
+fn what_differs_only_in_the_sixth_row_or_in_how_it_sees_nulls_has_another_fingerprint() {
+    let planner = planner();
+    let plan = |sql: &str| planner.plan("model", sql).unwrap().fingerprint;
+    let values =
+        |last: &str| plan(&format!("SELECT column1 AS x FROM (VALUES (1), (2), (3), (4), (5), ({last})) AS v"));
+    assert_ne!(values("6"), values("7"));
+    let join = |condition: &str| plan(&format!("SELECT e.id FROM events e JOIN users u ON {condition}"));
+    assert_ne!(join("e.kind = u.name"), join("e.kind IS NOT DISTINCT FROM u.name"));
+    let bytes = |last: &str| plan(&format!("SELECT x'00112233445566778899aabb{last}' AS bytes, id FROM events"));
+    assert_ne!(bytes("01"), bytes("02"));
+}
+
+#[test]
 fn model_columns_are_of_lake_types() {
     let model = planner()
         .plan("model", "SELECT row_number() OVER (ORDER BY id) AS number, now() > at AS past, arrow_cast(at, 'Timestamp(Nanosecond, None)') AS at FROM events")
