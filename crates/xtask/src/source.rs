@@ -16,8 +16,9 @@ pub struct Line {
 /// Splits `text`, the file at `path`, into lines.
 pub fn lines(path: &Path, text: &str) -> Vec<Line> {
     let mut lines = without_strings_and_comments(text);
-    let all_test = path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "benches" | "examples")))
-        || path.file_name().is_some_and(|name| name == "tests.rs");
+    let all_test =
+        path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "benches" | "examples")))
+            || path.file_name().is_some_and(|name| name == "tests.rs");
     if all_test {
         lines.iter_mut().for_each(|line| line.test = true);
     } else {
