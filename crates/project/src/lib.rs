@@ -6,6 +6,7 @@
 mod document;
 mod fields;
 pub mod graph;
+pub mod infer;
 pub mod keys;
 pub mod manifest;
 pub mod mistake;

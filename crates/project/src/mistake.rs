@@ -195,6 +195,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("unknown_key", "an entry that does not exist here"),
     ("unknown_profile", "a profile without its file"),
     ("unknown_relation", "a relation that no file defines"),
+    ("unreachable", "something outside that is not there (with --connect)"),
     ("unreadable", "a file or folder that cannot be read"),
     ("unsupported", "something that this version of Weir does not do yet"),
     ("wrong_type", "a value of another TOML type than expected"),

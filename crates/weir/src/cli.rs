@@ -1,0 +1,79 @@
+//! The command line as clap reads it. A new command is a line in [`Command`], one in [`Cli::run`], and its module.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{self, Answer, Failure};
+use crate::output::Format;
+
+/// A data pipeline in one binary: a folder of SQL in, tables that are always up to date out.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The project's folder
+    #[arg(short = 'C', long = "dir", value_name = "DIR", default_value = ".", global = true)]
+    pub dir: PathBuf,
+    /// Settings that differ: weir.NAME.toml over weir.toml
+    #[arg(long, value_name = "NAME", global = true)]
+    pub profile: Option<String>,
+    /// How data is printed
+    #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
+    pub format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a project that runs
+    New(commands::new::Arguments),
+    /// Reads the whole project and reports every mistake at once
+    Validate(commands::validate::Arguments),
+    /// Shows what feeds what
+    Graph(commands::graph::Arguments),
+    /// Helps with data contracts
+    Schema(commands::schema::Arguments),
+    /// Prints a script that completes commands in a shell
+    Completion(commands::completion::Arguments),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  weir new shop --example shop    a project to look at
+  weir -C shop validate           every mistake in it, if there are any
+  weir -C shop run                up and running, until Ctrl-C
+
+Exit codes: 0 done, or yes; 1 the answer is no; 2 the command line or the project is wrong;
+3 the work failed; 130 interrupted.";
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> Result<Answer, Failure> {
+        let global = &self.global;
+        match self.command {
+            Command::New(arguments) => commands::new::run(global, &arguments),
+            Command::Validate(arguments) => commands::validate::run(global, &arguments),
+            Command::Graph(arguments) => commands::graph::run(global, &arguments),
+            Command::Schema(arguments) => commands::schema::run(global, &arguments),
+            Command::Completion(arguments) => commands::completion::run(&arguments),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}
