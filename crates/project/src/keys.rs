@@ -391,9 +391,19 @@ pub static SOURCE: FileKeys = FileKeys {
             doc: "Details of CSV.",
             keys: &[
                 key("delimiter", Kind::Text, Some("\",\""), "Between fields; one character."),
-                key("quote", Kind::Text, Some("'\"'"), "Around fields; one character."),
-                key("header", Kind::Boolean, Some("true"), "Whether the first line names the columns."),
-                key("null", Kind::Text, Some("\"\""), "The text that stands for NULL."),
+                key("header", Kind::TextList, None, "Names of the fields, when the first line is not a header."),
+                key(
+                    "null",
+                    Kind::TextList,
+                    None,
+                    "Texts that stand for NULL where they are not quoted. An empty field always does.",
+                ),
+                key(
+                    "time_formats",
+                    Kind::TextList,
+                    None,
+                    "How dates and times are written beside ISO 8601, such as `%d/%m/%Y %H:%M`.",
+                ),
             ],
         },
     ],

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use weir_incremental::Relation;
-use weir_schemas::Contract;
+use weir_schemas::{Contract, FormatRef};
 
 /// One source: a relation fed from outside.
 #[derive(Debug, Clone)]
@@ -23,8 +23,10 @@ pub struct Source {
     pub where_sql: Option<String>,
     /// Name of the format, one that `weir_schemas` knows.
     pub format: String,
-    /// Details of the format by key, as in `[csv]`, defaults included.
+    /// Details of the format by key, as far as they are given; [`Source::decoding`] has them built in.
     pub format_options: BTreeMap<String, String>,
+    /// Frames and decodes the input's bytes.
+    pub decoding: FormatRef,
     /// The columns that records are decoded into.
     pub contract: Contract,
     /// The column with the event's time, a TIMESTAMP; None for arrival.

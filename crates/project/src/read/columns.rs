@@ -156,14 +156,3 @@ pub fn snake_case(name: &str) -> String {
         None => "column".into(),
     }
 }
-
-/// A contract's columns as a relation has them, `_extra` last where unknown fields are kept.
-pub(crate) fn decoded_fields(contract: &Contract) -> Vec<arrow::datatypes::Field> {
-    use arrow::datatypes::Field;
-    let mut fields: Vec<Field> =
-        contract.columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect();
-    if contract.unknown == UnknownFields::Keep {
-        fields.push(Field::new("_extra", DataType::Utf8, true));
-    }
-    fields
-}

@@ -2,7 +2,6 @@
 
 pub(crate) mod columns;
 pub(crate) mod folder;
-pub(crate) mod formats;
 pub(crate) mod models;
 pub(crate) mod rows;
 pub(crate) mod sinks;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use weir_incremental::Planner;
-use weir_schemas::{Contract, UnknownFields};
+use weir_schemas::{AccessLogFormat, Contract, CsvFormat, CsvOptions, FormatRef, JsonFormat, UnknownFields};
 
 use crate::document::{self, Value};
 use crate::fields::{Fields, Layer, Spanned, wrong_type};
@@ -55,8 +55,8 @@ impl SourceReader<'_> {
         }
         let format = self.format(mistakes);
         let contract = self.contract(format.as_deref(), &mut notes, mistakes);
-        let format_options = self.format_options(format.as_deref(), mistakes);
-        let decoded: SchemaRef = Arc::new(Schema::new(columns::decoded_fields(&contract)));
+        let (decoding, format_options) = self.decoding(format.as_deref().unwrap_or("json"), mistakes);
+        let decoded = decoding.decoder(&contract).schema();
         // With a mistake in the columns, what is said about expressions over them would mislead.
         let checkable = !contract.columns.is_empty();
         let where_sql = fields.given_text("where", mistakes);
@@ -86,6 +86,7 @@ impl SourceReader<'_> {
             where_sql: where_sql.map(|text| text.value),
             format: format?,
             format_options,
+            decoding,
             contract,
             time,
             lateness: fields.duration("lateness", mistakes),
@@ -146,45 +147,61 @@ impl SourceReader<'_> {
         self.fields.choice("format", keys::FORMATS_LATER, mistakes)
     }
 
-    fn format_options(&self, format: Option<&str>, mistakes: &mut Vec<Mistake>) -> BTreeMap<String, String> {
-        let mut options = BTreeMap::new();
+    /// The format with its details, and those that are given as they are shown.
+    fn decoding(&self, format: &str, mistakes: &mut Vec<Mistake>) -> (FormatRef, BTreeMap<String, String>) {
+        let mut shown = BTreeMap::new();
         if let Some((text, entry)) = self.fields.entry("csv")
-            && format.is_some_and(|format| format != "csv")
+            && format != "csv"
         {
-            let message = "[csv] means nothing for this format";
+            let message = format!("[csv] means nothing for format \"{format}\"");
             mistakes.push(Mistake::at(text, entry.key_span.clone(), "unknown_key", message));
         }
-        if format != Some("csv") {
-            return options;
+        match format {
+            "csv" => {}
+            "access_log" => return (Arc::new(AccessLogFormat), shown),
+            _ => return (Arc::new(JsonFormat), shown),
         }
         let inner: Vec<Layer<'_>> = self.fields.table("csv", mistakes).into_iter().collect();
         let csv = Fields::new(&keys::SOURCE, "csv", inner);
         csv.check_names(None, mistakes);
-        options.insert("header".into(), csv.boolean("header", mistakes).to_string());
-        for name in ["delimiter", "quote", "null"] {
-            let value = csv.text(name, mistakes).unwrap_or_default();
-            if name != "null" && value.len() != 1 {
-                if let Some((text, entry)) = csv.entry(name) {
-                    let message = format!("`{name}` is one character of ASCII");
-                    mistakes.push(Mistake::at(text, entry.node.span.clone(), "bad_value", message));
-                }
-                continue;
+        let mut list = |name: &str| {
+            let given: Vec<String> = csv.text_list(name, mistakes).into_iter().map(|text| text.value).collect();
+            if !given.is_empty() {
+                shown.insert(name.to_string(), given.join(", "));
             }
-            options.insert(name.into(), value);
+            given
+        };
+        let header = list("header");
+        let mut options = CsvOptions {
+            header: (!header.is_empty()).then_some(header),
+            null: list("null"),
+            time_formats: list("time_formats"),
+            ..CsvOptions::default()
+        };
+        if let Some(delimiter) = csv.given_text("delimiter", mistakes) {
+            match delimiter.value.as_bytes() {
+                [byte] if !matches!(byte, b'"' | b'\n' | b'\r') => options.delimiter = *byte,
+                _ => {
+                    let message = "`delimiter` is one character of ASCII";
+                    mistakes.push(Mistake::at(self.text, delimiter.span, "bad_value", message));
+                }
+            }
+            shown.insert("delimiter".into(), delimiter.value);
         }
-        options
+        (Arc::new(CsvFormat::new(options)), shown)
     }
 
     fn contract(&self, format: Option<&str>, notes: &mut Notes, mistakes: &mut Vec<Mistake>) -> Contract {
         let unknown = match self.fields.choice("unknown_fields", &[], mistakes).as_deref() {
             Some("drop") => UnknownFields::Drop,
             Some("refuse") => UnknownFields::Refuse,
+            // The twelve fields of an access log are all there are.
+            _ if format == Some("access_log") => UnknownFields::Drop,
             _ => UnknownFields::Keep,
         };
         let Some(given) = self.fields.table("columns", mistakes) else {
             if format == Some("access_log") {
-                // The twelve columns of an access log name every field there is.
-                return super::formats::access_log_contract();
+                return weir_schemas::access_log_contract();
             }
             if !self.fields.has("columns") && !self.fields.has("schema") {
                 mistakes.push(

@@ -1,9 +1,6 @@
 //! `tests/**/*.toml`: cases of given and expected rows.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use weir_incremental::Relation;
 
@@ -15,7 +12,6 @@ use crate::source::Source;
 use crate::test_case::{Expectation, Given, TestCase};
 
 use super::Relations;
-use super::columns::decoded_fields;
 use super::folder::NamedFile;
 use super::models::unknown_relation;
 use super::rows::{Width, read_rows};
@@ -107,7 +103,7 @@ fn read_given(
         }
         return None;
     };
-    let schema: SchemaRef = Arc::new(Schema::new(decoded_fields(&source.contract)));
+    let schema = source.decoding.decoder(&source.contract).schema();
     let rows = read_rows(text, relation, &entry.node, &schema, Width::All, mistakes)?;
     check_required(text, entry, source, &rows, mistakes);
     Some(Given { source: source.name.clone(), rows })

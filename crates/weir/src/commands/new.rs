@@ -47,17 +47,15 @@ const START: Files =
 /// The web shop.
 const SHOP: Files = files!("shop":
     "README.md",
-    "data/customers/customers.csv",
-    "data/products/products.csv",
-    "models/best_sellers.sql",
-    "models/clean_views.sql",
+    "data/customers.csv",
+    "data/products.json",
+    "models/active_visitors.sql",
     "models/funnel.sql",
-    "models/orders_wide.sql",
+    "models/order_lines.sql",
     "models/revenue_by_minute.sql",
-    "models/unpaid_orders.sql",
+    "models/sessions.sql",
+    "models/views.sql",
     "models/visitor_profile.sql",
-    "models/visitor_profile.toml",
-    "models/visits.sql",
     "sinks/visitor_profile.toml",
     "sources/clicks.toml",
     "sources/customers.toml",
@@ -65,8 +63,9 @@ const SHOP: Files = files!("shop":
     "sources/page_views.toml",
     "sources/payments.toml",
     "sources/products.toml",
-    "tests/paid_orders.toml",
-    "tests/two_visits.toml",
+    "tests/a_paid_order_counts_for_its_visitor.toml",
+    "tests/half_an_hour_away_starts_a_new_session.toml",
+    "weir.toml",
 );
 
 const IGNORED: &str = "# All that Weir itself keeps.\n/.weir/\n";
@@ -81,14 +80,17 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
         Some(Example::Shop) => SHOP,
         None => START,
     };
-    write(&folder, "weir.toml", &weir_project::keys::settings_template())?;
-    write(&folder, ".gitignore", IGNORED)?;
-    for (file, contents) in files {
-        write(&folder, file, contents)?;
-    }
+    write_project(&folder, files)?;
     println!("made {}", folder.display());
     println!("next: cd {} && weir run", folder.display());
     Ok(Answer::Yes)
+}
+
+/// An example's own weir.toml takes the place of the full one.
+fn write_project(folder: &Path, files: Files) -> anyhow::Result<()> {
+    write(folder, "weir.toml", &weir_project::keys::settings_template())?;
+    write(folder, ".gitignore", IGNORED)?;
+    files.iter().try_for_each(|(file, contents)| write(folder, file, contents))
 }
 
 fn write(folder: &Path, file: &str, contents: &str) -> anyhow::Result<()> {
@@ -130,10 +132,7 @@ mod tests {
     fn every_example_is_a_project_without_mistakes() {
         for (name, files) in [("shop", SHOP), ("start", START)] {
             let folder = tempfile::tempdir().expect("a temporary folder");
-            write(folder.path(), "weir.toml", &weir_project::keys::settings_template()).expect("it is written");
-            for (file, contents) in files {
-                write(folder.path(), file, contents).expect("it is written");
-            }
+            write_project(folder.path(), files).expect("it is written");
             let reading = weir_project::Project::read(folder.path(), None);
             let told: Vec<String> = reading.mistakes.iter().map(ToString::to_string).collect();
             assert!(told.is_empty(), "{name}: {told:#?}");
