@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
-use datafusion::execution::FunctionRegistry;
 use weir_incremental::{Planner, Relation, RelationTraits};
 
 use crate::document;
@@ -89,13 +88,8 @@ impl Project {
     }
 }
 
-/// Adds Weir's functions to a planner or session.
-fn register_functions(_registry: &mut dyn FunctionRegistry) -> Result<(), DataFusionError> {
-    Ok(())
-}
-
 fn new_planner() -> Result<Planner, DataFusionError> {
-    Planner::new(&register_functions)
+    Planner::new(&weir_functions::register)
 }
 
 fn read(dir: &Path, profile: Option<&str>, mistakes: &mut Vec<Mistake>) -> Option<Project> {
