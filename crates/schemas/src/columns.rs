@@ -250,17 +250,21 @@ impl ColumnBuilder {
             Values::Timestamp(values) => primitive::<TimestampMicrosecondType>(values, nulls, self.data_type),
             Values::Decimal(values) => primitive::<Decimal128Type>(values, nulls, self.data_type),
             Values::Text(values) => Arc::new(values.into_text(nulls)),
+            // Offsets only grow, and every child got one value a row: the arrays below are sound by construction.
             Values::Binary(values) => Arc::new(
+                // See above.
                 BinaryArray::try_new(offsets_of(values.offsets), Buffer::from_vec(values.bytes), nulls)
                     .expect("offsets grow"),
             ),
             Values::Struct(values) if values.fields.is_empty() => Arc::new(StructArray::new_empty_fields(len, nulls)),
             Values::Struct(values) => {
                 let children = values.children.into_iter().map(Self::finish).collect();
+                // See above.
                 Arc::new(StructArray::try_new(values.fields, children, nulls).expect("children are as long"))
             }
             Values::List { offsets, item, .. } => match self.data_type {
                 DataType::List(field) => Arc::new(
+                    // See above.
                     ListArray::try_new(field, offsets_of(offsets), item.finish(), nulls).expect("offsets grow"),
                 ),
                 _ => new_null_array(&self.data_type, len),
@@ -271,7 +275,9 @@ impl ColumnBuilder {
                         return new_null_array(&DataType::Map(field, sorted), len);
                     };
                     let columns: Vec<ArrayRef> = vec![Arc::new(keys.into_text(None)), values.finish()];
+                    // See above.
                     let entries = StructArray::try_new(pair.clone(), columns, None).expect("as many keys as values");
+                    // See above.
                     let offsets = offsets_of(offsets);
                     Arc::new(MapArray::try_new(field, offsets, entries, nulls, sorted).expect("offsets grow"))
                 }
