@@ -196,13 +196,13 @@ mod tests {
         let expected = "\
 # Drafted from 3 records: look it over.
 [columns]
-user_id = { type = \"BIGINT\", from = \"userId\" }
 at      = \"TIMESTAMP\"
+geo     = \"STRUCT<\\\"City\\\" TEXT, lat DOUBLE>\"
 price   = \"DOUBLE\"
 tags    = \"ARRAY<TEXT>\"
-geo     = \"STRUCT<lat DOUBLE, \\\"City\\\" TEXT>\"
-ok      = \"BOOLEAN\"
+user_id = { type = \"BIGINT\", from = \"userId\" }
 mixed   = \"TEXT\"
+ok      = \"BOOLEAN\"
 day     = \"DATE\"
 ";
         assert_eq!(columns, expected);
