@@ -8,6 +8,7 @@
 mod arrangement;
 pub mod batch;
 pub mod canonical;
+pub mod checkpoint;
 mod constant;
 pub mod dataflow;
 pub mod delta;

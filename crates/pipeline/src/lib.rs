@@ -1,9 +1,26 @@
 //! The loop: admission, epochs, commit, recovery, ledger, verify, backfill; the contracts of inputs, sinks and
 //! history. This crate does not know any one connector.
 
+pub mod admission;
+pub mod cases;
+pub mod compile;
+pub mod contents;
+pub mod core;
+pub mod dedupe;
+pub mod feed;
+pub mod frames;
 pub mod history;
 pub mod input;
+pub mod keyed;
+pub mod prepare;
+pub mod rebuild;
+pub mod replay;
+pub mod runtime;
 pub mod sink;
+pub mod spec;
+pub mod state;
+pub mod verify;
+pub mod watermark;
 
 /// Number of an epoch: 1 for a project's first, then without gaps.
 pub type EpochNumber = u64;

@@ -37,6 +37,26 @@ enum Command {
     New(commands::new::Arguments),
     /// Reads the whole project and reports every mistake at once
     Validate(commands::validate::Arguments),
+    /// Runs sources, models, sinks and the server until stopped
+    Run(commands::run::Arguments),
+    /// Asks the relations, whether or not the pipeline runs
+    Query(commands::query::Arguments),
+    /// Shows progress, counts, sinks and bytes on disk
+    Status(commands::status::Arguments),
+    /// Proves that stream and batch agree, and that the ledger holds
+    Verify(commands::verify::Arguments),
+    /// Runs the cases of tests/
+    Test(commands::test::Arguments),
+    /// Rebuilds a model and its destinations from history
+    Backfill(commands::backfill::Arguments),
+    /// Sends quarantined or late records through again
+    Replay(commands::replay::Arguments),
+    /// Prints records of the durable log
+    Log(commands::log::Arguments),
+    /// Plays visitors of the example shop
+    Simulate(commands::simulate::Arguments),
+    /// Shows it all: visitors, a kill, a restart, a verification
+    Demo(commands::demo::Arguments),
     /// Shows what feeds what
     Graph(commands::graph::Arguments),
     /// Helps with data contracts
@@ -61,6 +81,16 @@ impl Cli {
         match self.command {
             Command::New(arguments) => commands::new::run(global, &arguments),
             Command::Validate(arguments) => commands::validate::run(global, &arguments),
+            Command::Run(arguments) => commands::run::execute(global, &arguments),
+            Command::Query(arguments) => commands::query::execute(global, &arguments),
+            Command::Status(arguments) => commands::status::execute(global, &arguments),
+            Command::Verify(arguments) => commands::verify::execute(global, &arguments),
+            Command::Test(arguments) => commands::test::execute(global, &arguments),
+            Command::Backfill(arguments) => commands::backfill::execute(global, &arguments),
+            Command::Replay(arguments) => commands::replay::execute(global, &arguments),
+            Command::Log(arguments) => commands::log::execute(global, &arguments),
+            Command::Simulate(arguments) => commands::simulate::execute(global, &arguments),
+            Command::Demo(arguments) => commands::demo::execute(global, &arguments),
             Command::Graph(arguments) => commands::graph::run(global, &arguments),
             Command::Schema(arguments) => commands::schema::run(global, &arguments),
             Command::Completion(arguments) => commands::completion::run(&arguments),

@@ -2,8 +2,15 @@
 
 mod cli;
 mod commands;
+mod host;
+mod offline;
 mod output;
+mod progress;
 mod report;
+mod service;
+mod signals;
+mod visitors;
+mod wiring;
 
 use std::process::ExitCode;
 

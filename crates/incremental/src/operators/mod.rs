@@ -73,6 +73,9 @@ pub enum EngineError {
         /// The operator that saw it.
         operator: &'static str,
     },
+    /// A checkpoint could not be written or read; the message names the file.
+    #[error("{0}")]
+    Checkpoint(String),
     /// State read back from a checkpoint makes no sense.
     #[error("state of {state} is corrupt: {reason}")]
     StateCorrupt {

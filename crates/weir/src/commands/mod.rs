@@ -1,15 +1,27 @@
 //! One file a command: its arguments, its help with examples, and `run`.
 
+pub mod backfill;
 pub mod completion;
+pub mod demo;
 pub mod graph;
+pub mod log;
 pub mod new;
+pub mod query;
+pub mod replay;
+pub mod run;
 pub mod schema;
+pub mod simulate;
+pub mod status;
+pub mod test;
 pub mod validate;
+pub mod verify;
 
+use tokio::sync::watch;
 use weir_project::{Mistake, Project};
 
 use crate::cli::Global;
-use crate::report;
+use crate::host::{ChangedProject, FolderInUse};
+use crate::{report, signals};
 
 /// How a command that did its work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +42,6 @@ pub enum Failure {
     /// The work failed: exit code 3.
     Failed(anyhow::Error),
     /// Ctrl-C or a signal: exit code 130.
-    #[allow(dead_code, reason = "for commands that run until stopped")]
     Interrupted,
 }
 
@@ -44,6 +55,45 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Failure::Failed(error.into())
     }
+}
+
+/// Runs the asynchronous part of a command; Ctrl-C turns the channel true.
+pub fn block_on<W, F>(work: W) -> Result<Answer, Failure>
+where
+    W: FnOnce(watch::Sender<bool>) -> F,
+    F: Future<Output = Result<Answer, Failure>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (stop, _) = watch::channel(false);
+    let result = runtime.block_on(async {
+        signals::stop_on_signal(stop.clone())?;
+        work(stop).await
+    });
+    // What still runs beside holds nothing that must be finished.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result.map_err(|failure| match failure {
+        Failure::Failed(error) => report_changed(error),
+        other => other,
+    })
+}
+
+/// A changed project and a folder in use are the asker's to settle, not failures of the work.
+fn report_changed(error: anyhow::Error) -> Failure {
+    if let Some(changed) = error.downcast_ref::<ChangedProject>() {
+        let mut message = String::from("the project changed in meaning since it ran last:");
+        for change in &changed.changes {
+            message.push_str(&format!("\n  {change}"));
+        }
+        message.push_str("\nhelp: --on-change rebuild builds what changed from history; --on-change keep runs what was accepted");
+        if changed.needs_allow_drop {
+            message.push_str("\nhelp: something would be dropped: add --allow-drop to allow that");
+        }
+        return Failure::Wrong(message);
+    }
+    if error.downcast_ref::<FolderInUse>().is_some() {
+        return Failure::Failed(error.context("stop the other one first"));
+    }
+    Failure::Failed(error)
 }
 
 /// Reads the project that the command line names; its mistakes are told on standard error.

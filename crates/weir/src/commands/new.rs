@@ -86,6 +86,11 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
     Ok(Answer::Yes)
 }
 
+/// Writes the example shop into a folder.
+pub fn write_shop(folder: &Path) -> anyhow::Result<()> {
+    write_project(folder, SHOP)
+}
+
 /// An example's own weir.toml takes the place of the full one.
 fn write_project(folder: &Path, files: Files) -> anyhow::Result<()> {
     write(folder, "weir.toml", &weir_project::keys::settings_template())?;

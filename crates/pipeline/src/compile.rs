@@ -1,0 +1,119 @@
+//! From a project that was read and validated to a pipeline that runs.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use weir_incremental::planner::Planner;
+use weir_project::{OnError, Project, Source};
+use weir_schemas::{CsvOptions, FormatOptions, FormatRef};
+
+use crate::prepare::{SourceReader, SourceReaderSpec};
+use crate::spec::{LoopSettings, ModelSpec, PipelineSpec, SourceSpec};
+
+/// Why a valid project does not compile: the validator and the pipeline disagree, which is a mistake of ours, or a file that
+/// a format needs is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {message}")]
+pub struct CompileError {
+    /// The user's file.
+    pub file: String,
+    /// What does not fit.
+    pub message: String,
+}
+
+/// A schema with every column nullable, which is what relations have: a contract is enforced by admission, not by the
+/// engine.
+pub fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The format of a source, with its options.
+pub fn format_of(source: &Source) -> Result<FormatRef, CompileError> {
+    let given = &source.format_options;
+    let mut csv = CsvOptions::default();
+    if let Some(delimiter) = given.get("delimiter").and_then(|d| d.bytes().next()) {
+        csv.delimiter = delimiter;
+    }
+    if given.get("header").is_some_and(|h| h == "false") {
+        csv.header = Some(source.contract.columns.iter().map(|c| c.name.clone()).collect());
+    }
+    csv.null.extend(given.get("null").filter(|n| !n.is_empty()).cloned());
+    weir_schemas::format_by_name(&source.format, &FormatOptions { csv }).map_err(|error| CompileError {
+        file: source.file.display().to_string(),
+        message: error.to_string(),
+    })
+}
+
+/// Compiles one source.
+pub fn compile_source(source: &Source) -> Result<SourceSpec, CompileError> {
+    let fail = |message: String| CompileError { file: source.file.display().to_string(), message };
+    let format = format_of(source)?;
+    let schema = nullable(&source.schema);
+    let raw = nullable(&format.decoder(&source.contract).schema());
+    let planner = Planner::new(&weir_functions::register).map_err(|e| fail(e.to_string()))?;
+    let expression = |sql: &str| planner.expression(&raw, sql).map_err(|e| fail(e.to_string()));
+    let column = |name: &str| schema.index_of(name).map_err(|_| fail(format!("there is no column `{name}`")));
+    let predicate = source.where_sql.as_deref().map(expression).transpose()?;
+    let enrich = source.enrich.iter().map(|(_, sql)| expression(sql)).collect::<Result<_, _>>()?;
+    let columns = |names: &[String]| names.iter().map(|n| column(n)).collect::<Result<Vec<_>, _>>();
+    let reader = SourceReader::new(SourceReaderSpec {
+        name: source.name.clone(),
+        schema: schema.clone(),
+        contract: source.contract.clone(),
+        format,
+        predicate,
+        enrich,
+        time: source.time.as_deref().map(column).transpose()?,
+        ahead_max_us: source.ahead_max.map(micros),
+    });
+    let dedupe = match &source.dedupe {
+        None => None,
+        Some(dedupe) => Some((columns(&dedupe.by)?, micros(dedupe.within))),
+    };
+    Ok(SourceSpec {
+        name: source.name.clone(),
+        input: source.input.clone(),
+        reader: Arc::new(reader.map_err(|e| fail(e.to_string()))?),
+        lateness_us: source.lateness.map(micros),
+        keys: columns(&source.key)?,
+        version: source.version.as_deref().map(column).transpose()?,
+        deleted: source.deleted.as_deref().map(column).transpose()?,
+        dedupe,
+        quarantine_share_max: source.quarantine_max,
+        schema,
+    })
+}
+
+/// Compiles a whole project.
+pub fn compile(project: &Project) -> Result<PipelineSpec, CompileError> {
+    let mut sources = project.sources.iter().map(compile_source).collect::<Result<Vec<_>, _>>()?;
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    let models = project.models.iter().map(|model| ModelSpec {
+        plan: model.plan.clone(),
+        key: model.key.clone(),
+        hold_on_error: matches!(model.on_error, OnError::Hold),
+    });
+    let settings = &project.settings;
+    let limit = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    Ok(PipelineSpec {
+        folder: project.dir.join(".weir"),
+        sources,
+        models: models.collect(),
+        followed: project.sinks.iter().map(|s| s.from.clone()).collect(),
+        fingerprint: serde_json::to_string(&project.manifest()).unwrap_or_default(),
+        settings: LoopSettings {
+            epoch_rows_max: limit(settings.epoch.rows_max),
+            epoch_interval_min: settings.epoch.interval_min,
+            tail_bytes_max: limit(settings.lake.landing_bytes_max),
+            maintenance_interval: settings.lake.compaction_interval,
+            landing_interval: settings.lake.landing_interval,
+            checkpoint_interval: settings.state.checkpoint_interval,
+            ..LoopSettings::default()
+        },
+    })
+}

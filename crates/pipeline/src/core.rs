@@ -1,0 +1,868 @@
+//! The heart of the loop: one epoch from prepared input to its commit, and recovery, which runs committed epochs
+//! through the same steps.
+//!
+//! Order of an epoch, and why a crash anywhere is harmless:
+//! 1. Admission and the dataflow run in memory. A crash loses nothing: the input is durable and the journal does not
+//!    know the epoch.
+//! 2. Intent, admitted rows and set-aside records go to the journal. Recovery cuts off what no commit record follows.
+//! 3. The commit record is synced: from here the epoch has happened. Recovery runs it again from its frames.
+//! 4. The ledger file, the tails that readers see and the key indexes follow. Recovery makes them good from the journal.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use serde_json::json;
+use weir_environment::Environment;
+use weir_incremental::checkpoint::{CheckpointStore, StateChanges};
+use weir_incremental::dataflow::Dataflow;
+use weir_incremental::operators::EngineError;
+use weir_incremental::{Delta, Relation};
+use weir_journal::{EpochJournal, EpochJournalOptions, JournalError, Ledger, LedgerOptions};
+
+use crate::EpochNumber;
+use crate::admission::{Admission, Counts};
+use crate::contents::{Change, Contents, Totals};
+use crate::frames::{self, CheckpointRecord, CommitRecord, FRAME_ADMITTED, FRAME_SYSTEM, FRAMES_VERSION, InputPosition};
+use crate::history::History;
+use crate::keyed::{KeyIndex, Positions, SharedIndex};
+use crate::prepare::{PreparedChunk, SetAside};
+use crate::spec::{ERRORS, LATE, PipelineSpec, QUARANTINE, late_schema, quarantine_schema};
+
+/// Why the pipeline cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The journal, topics or ledger.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An Arrow kernel.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    /// The lake.
+    #[error(transparent)]
+    History(#[from] crate::history::HistoryError),
+    /// Contents could not be read.
+    #[error(transparent)]
+    Contents(#[from] crate::contents::ContentsError),
+    /// The numbers of an epoch do not add up; it was not committed.
+    #[error("epoch {epoch} does not add up and was not committed: {detail}")]
+    Conservation {
+        /// The epoch.
+        epoch: EpochNumber,
+        /// Which sum.
+        detail: String,
+    },
+    /// Recovery got other contents than the ledger recorded.
+    #[error("recovery of epoch {epoch} gives other contents of `{relation}` than the ledger recorded")]
+    Mismatch {
+        /// The epoch.
+        epoch: EpochNumber,
+        /// The relation.
+        relation: String,
+    },
+    /// Something on disk is not what this version writes.
+    #[error("{0}")]
+    State(String),
+    /// An input stopped.
+    #[error("input `{input}`: {message}")]
+    Input {
+        /// The input.
+        input: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Why an epoch was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The disk is full or failed: nothing of the epoch is there; try the same epoch again.
+    #[error(transparent)]
+    Again(PipelineError),
+    /// The pipeline has to stop.
+    #[error(transparent)]
+    Fatal(PipelineError),
+}
+
+/// The records that an epoch takes from one input.
+#[derive(Debug)]
+pub struct EpochPart {
+    /// The input.
+    pub input: String,
+    /// Decoded chunks, in order.
+    pub chunks: Vec<PreparedChunk>,
+    /// Where the input goes on.
+    pub cursor: crate::input::Cursor,
+    /// Records of the poll at the cursor that are taken with this epoch or were before.
+    pub skip: u64,
+}
+
+/// Records sent through again.
+#[derive(Debug)]
+pub struct ReplayPart {
+    /// Index of the source.
+    pub source: usize,
+    /// The records.
+    pub chunks: Vec<PreparedChunk>,
+    /// What leaves the quarantine or the late relation.
+    pub removed: Vec<(Relation, Delta)>,
+    /// Whether lateness is judged.
+    pub check_lateness: bool,
+}
+
+/// What an epoch is made of.
+#[derive(Debug, Default)]
+pub struct EpochInput {
+    /// Live input.
+    pub parts: Vec<EpochPart>,
+    /// Replayed records.
+    pub replay: Option<ReplayPart>,
+}
+
+/// An epoch that has been computed and waits for its commit.
+#[derive(Debug)]
+pub struct PendingEpoch {
+    epoch: EpochNumber,
+    record: CommitRecord,
+    frames: Vec<(u8, String, Vec<u8>)>,
+    changes: Vec<Change>,
+    rows: u64,
+}
+
+/// What an epoch did, for progress.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EpochReport {
+    /// Its number.
+    pub epoch: EpochNumber,
+    /// Rows admitted.
+    pub rows: u64,
+}
+
+/// State that changed since the last checkpoint, ready to be written on another thread.
+#[derive(Debug)]
+pub struct PendingCheckpoint {
+    /// The epoch it belongs to.
+    pub epoch: EpochNumber,
+    record: CheckpointRecord,
+    changes: StateChanges,
+}
+
+impl PendingCheckpoint {
+    /// Writes and commits it; after an error it may be written again.
+    pub fn write(&mut self, store: &CheckpointStore) -> Result<(), PipelineError> {
+        let payload = serde_json::to_vec(&self.record).map_err(|e| PipelineError::State(e.to_string()))?;
+        store.write(self.epoch, &mut self.changes, &payload)?;
+        Ok(())
+    }
+
+    /// Where every input stood at its epoch.
+    pub fn inputs(&self) -> &BTreeMap<String, InputPosition> {
+        &self.record.commit.inputs
+    }
+}
+
+/// Sums of one source within one epoch.
+#[derive(Default)]
+struct SourceEpoch {
+    counts: Counts,
+    rows: Vec<RecordBatch>,
+    positions: Positions,
+    deltas: Vec<Delta>,
+}
+
+/// The ledger, read by others while the loop appends.
+pub type SharedLedger = Arc<Mutex<Ledger>>;
+
+/// All that an epoch touches. Owned by the loop's thread.
+pub struct Core {
+    environment: Environment,
+    spec: Arc<PipelineSpec>,
+    journal: EpochJournal,
+    ledger: SharedLedger,
+    admissions: Vec<Admission>,
+    dataflow: Dataflow,
+    indexes: BTreeMap<Relation, SharedIndex>,
+    contents: Arc<Contents>,
+    last: CommitRecord,
+    epoch: EpochNumber,
+    /// Entries that are committed and may not be durable in the ledger's file yet.
+    ledger_backlog: VecDeque<(EpochNumber, String)>,
+    changed_since_checkpoint: bool,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Core").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+/// Folders under `.weir`.
+pub mod folders {
+    /// The epoch journal.
+    pub const JOURNAL: &str = "journal";
+    /// The chained ledger.
+    pub const LEDGER: &str = "ledger";
+}
+
+impl Core {
+    /// Opens what is there, or starts anew, and brings everything to the last committed epoch.
+    pub fn open(
+        environment: &Environment,
+        spec: Arc<PipelineSpec>,
+        history: Arc<dyn History>,
+        store: &CheckpointStore,
+    ) -> Result<Self, PipelineError> {
+        let mut core = Self::start(environment, spec, history, store, true)?;
+        core.replay()?;
+        Ok(core)
+    }
+
+    /// Opens sources' state and lookups at the last checkpoint, which must be of the last committed epoch, with models that
+    /// remember nothing: for a rebuild.
+    pub fn open_fresh(
+        environment: &Environment,
+        spec: Arc<PipelineSpec>,
+        history: Arc<dyn History>,
+        store: &CheckpointStore,
+    ) -> Result<Self, PipelineError> {
+        let mut core = Self::start(environment, spec, history, store, false)?;
+        let last = core.journal.last().map_or(core.epoch, |commit| commit.epoch);
+        while core.epoch < last {
+            // Only markers of interrupted rebuilds may follow the checkpoint.
+            let epoch = core.epoch + 1;
+            let committed = core.journal.read(epoch)?;
+            if !committed.frames.is_empty() {
+                return Err(PipelineError::State(format!("epoch {epoch} has to be recovered before a rebuild")));
+            }
+            core.epoch = epoch;
+        }
+        Ok(core)
+    }
+
+    fn start(
+        environment: &Environment,
+        spec: Arc<PipelineSpec>,
+        history: Arc<dyn History>,
+        store: &CheckpointStore,
+        with_models: bool,
+    ) -> Result<Self, PipelineError> {
+        let journal = EpochJournal::open(environment, spec.folder.join(folders::JOURNAL), EpochJournalOptions::default())?;
+        let ledger = Ledger::open(environment, spec.folder.join(folders::LEDGER), LedgerOptions::default())?;
+        let ledger = Arc::new(Mutex::new(ledger));
+        let plans: Vec<_> = spec.models.iter().map(|m| m.plan.clone()).collect();
+        let inputs: Vec<_> = spec.sources.iter().map(|s| (s.name.clone(), s.schema.clone())).collect();
+        let dataflow = Dataflow::build(&plans, &inputs)?;
+        let admissions = spec.sources.iter().map(|s| s.admission()).collect::<Result<Vec<_>, _>>()?;
+        let mut indexes = BTreeMap::new();
+        for model in spec.models.iter().filter(|m| !m.key.is_empty()) {
+            let schema = model.plan.schema.clone();
+            let keys = model.key.iter().map(|k| schema.index_of(k)).collect::<Result<Vec<_>, _>>()?;
+            indexes.insert(model.plan.name.clone(), Arc::new(RwLock::new(KeyIndex::new(schema, keys)?)));
+        }
+
+        let checkpoint = store.latest()?;
+        let checkpoint_record: Option<CheckpointRecord> = match &checkpoint {
+            None => None,
+            Some((epoch, payload)) => Some(serde_json::from_slice(payload).map_err(|e| {
+                PipelineError::State(format!("the checkpoint of epoch {epoch} cannot be read: {e}"))
+            })?),
+        };
+        let start = checkpoint.as_ref().map_or(0, |(epoch, _)| *epoch);
+        let last = checkpoint_record.as_ref().map(|r| r.commit.clone()).unwrap_or_default();
+        let contents = Arc::new(Contents::new(history, start, last.clock, spec.relations()));
+        let mut core = Self {
+            environment: environment.clone(),
+            spec,
+            journal,
+            ledger,
+            admissions,
+            dataflow,
+            indexes,
+            contents,
+            last,
+            epoch: start,
+            ledger_backlog: VecDeque::new(),
+            changed_since_checkpoint: false,
+        };
+        if let Some(record) = checkpoint_record {
+            core.restore(store, &record, with_models)?;
+        }
+        Ok(core)
+    }
+
+    fn restore(
+        &mut self,
+        store: &CheckpointStore,
+        record: &CheckpointRecord,
+        with_models: bool,
+    ) -> Result<(), PipelineError> {
+        if record.version > FRAMES_VERSION {
+            return Err(PipelineError::State(format!(
+                "the checkpoint has format {}, this program reads up to {FRAMES_VERSION}: use the newer program",
+                record.version
+            )));
+        }
+        let totals = record.totals.iter().filter_map(|(name, saved)| Some((name.clone(), saved.totals()?))).collect();
+        self.contents.restore_totals(&totals);
+        self.contents.set_counts(record.commit.counts.clone());
+        for admission in &mut self.admissions {
+            if let Some(watermarks) = record.commit.watermarks.get(admission.name.as_ref()) {
+                admission.watermarks = watermarks.clone();
+            }
+            for role in admission.roles() {
+                let state = source_state(&admission.name, role, admission.schema());
+                store.restore(&state, &mut |key, value| Ok(admission.restore(role, key, value)?))?;
+            }
+        }
+        for (name, index) in &self.indexes {
+            let mut index = index.write();
+            let state = index_state(name, index.schema());
+            store.restore(&state, &mut |key, value| {
+                index.restore(key, value);
+                Ok(())
+            })?;
+        }
+        if !with_models {
+            return Ok(());
+        }
+        self.dataflow.restore(&mut |state, put| store.restore(state, put))?;
+        Ok(())
+    }
+
+    /// Runs the committed epochs behind the checkpoint again.
+    fn replay(&mut self) -> Result<(), PipelineError> {
+        let Some(last) = self.journal.last() else { return Ok(()) };
+        while self.epoch < last.epoch {
+            let epoch = self.epoch + 1;
+            let committed = self.journal.read(epoch)?;
+            let record: CommitRecord = serde_json::from_slice(&committed.payload)
+                .map_err(|e| PipelineError::State(format!("the commit record of epoch {epoch} cannot be read: {e}")))?;
+            if record.version > FRAMES_VERSION {
+                return Err(PipelineError::State(format!(
+                    "epoch {epoch} has format {}, this program reads up to {FRAMES_VERSION}: use the newer program",
+                    record.version
+                )));
+            }
+            let mut inputs = HashMap::new();
+            let mut changes = Vec::new();
+            for frame in &committed.frames {
+                match frame.kind {
+                    FRAME_ADMITTED => {
+                        let Some(admission) =
+                            self.admissions.iter_mut().find(|a| a.name.as_ref() == frame.name.as_str())
+                        else {
+                            continue;
+                        };
+                        let schema = self.spec.sources.iter().find(|s| s.name == admission.name).map(|s| &s.schema);
+                        let Some(schema) = schema else { continue };
+                        let (rows, positions) = frames::decode_admitted(&frame.payload, schema)?;
+                        inputs.insert(admission.name.clone(), admission.apply(&rows, &positions)?);
+                    }
+                    FRAME_SYSTEM => {
+                        for batch in frames::decode(&frame.payload)? {
+                            let delta = weighted(&batch)?;
+                            changes.push(Change::new(Relation::from(frame.name.as_str()), delta)?);
+                        }
+                    }
+                    kind => {
+                        return Err(PipelineError::State(format!("epoch {epoch} has a frame of unknown kind {kind}")));
+                    }
+                }
+            }
+            changes.extend(self.step(record.clock, &inputs)?);
+            self.check_against_ledger(epoch, &record, &changes)?;
+            self.finish(epoch, record, changes)?;
+        }
+        Ok(())
+    }
+
+    fn check_against_ledger(
+        &self,
+        epoch: EpochNumber,
+        record: &CommitRecord,
+        changes: &[Change],
+    ) -> Result<(), PipelineError> {
+        for (name, entry) in record.ledger["relations"].as_object().into_iter().flatten() {
+            let wanted = entry["change"].as_str().unwrap_or_default();
+            let found = changes
+                .iter()
+                .filter(|c| c.relation.as_ref() == name.as_str())
+                .fold(0u128, |sum, c| sum.wrapping_add(c.checksum));
+            if format!("{found:032x}") != wanted {
+                return Err(PipelineError::Mismatch { epoch, relation: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sources' changes and what the models make of them.
+    fn step(&mut self, clock: i64, inputs: &HashMap<Relation, Delta>) -> Result<Vec<Change>, PipelineError> {
+        let output = self.dataflow.step(clock, inputs)?;
+        let mut changes = Vec::new();
+        for (name, delta) in inputs {
+            changes.push(Change::new(name.clone(), delta.clone())?);
+        }
+        for (name, delta) in output.models {
+            if !delta.is_empty() {
+                changes.push(Change::new(name, delta)?);
+            }
+        }
+        let errors: Vec<Delta> = output.errors.into_iter().map(|(_, delta)| delta).collect();
+        if !errors.is_empty() {
+            let delta = Delta::concat(&crate::spec::errors_schema(), &errors)?.consolidate()?;
+            if !delta.is_empty() {
+                changes.push(Change::new(ERRORS.into(), delta)?);
+            }
+        }
+        changes.sort_by(|a, b| a.relation.cmp(&b.relation));
+        Ok(changes)
+    }
+
+    /// Computes the next epoch. Nothing is durable or readable yet, but state has moved: the result must be committed
+    /// (again and again, if the disk is full) before anything else happens.
+    pub fn prepare_epoch(&mut self, input: EpochInput) -> Result<PendingEpoch, PipelineError> {
+        let epoch = self.epoch + 1;
+        let clock = self.environment.clock.now().max(self.last.clock);
+        let mut record = CommitRecord { version: FRAMES_VERSION, clock, ..self.last.clone() };
+        let mut sources: BTreeMap<usize, SourceEpoch> = BTreeMap::new();
+        let mut quarantined: Vec<(Relation, u32, i64, SetAside)> = Vec::new();
+        let mut late: Vec<(Relation, u32, i64, i64, SetAside)> = Vec::new();
+        let mut input_counts = serde_json::Map::new();
+        let by_input = self.spec.inputs();
+
+        for part in input.parts {
+            let indices = by_input.get(&part.input).cloned().unwrap_or_default();
+            let position = record.inputs.entry(part.input.clone()).or_default();
+            let (mut records, mut unrouted, mut bytes) = (0u64, 0u64, 0u64);
+            for chunk in &part.chunks {
+                let parts = chunk.len() as u64 + chunk.chunk.incidents.len() as u64;
+                records += parts;
+                unrouted += chunk.unrouted.len() as u64;
+                bytes += chunk.chunk.bytes;
+                let claims = self.admit_chunk(chunk, &indices, true, &mut sources, &mut quarantined, &mut late)?;
+                if indices.len() == 1 && claims + chunk.unrouted.len() as u64 != parts {
+                    let detail = format!(
+                        "input `{}`: {parts} records are not {claims} claimed + {} unrouted",
+                        part.input,
+                        chunk.unrouted.len()
+                    );
+                    return Err(PipelineError::Conservation { epoch, detail });
+                }
+            }
+            position.cursor = part.cursor;
+            position.skip = part.skip;
+            position.records += records;
+            position.unrouted += unrouted;
+            position.bytes += bytes;
+            let counts = json!({"records": records, "unrouted": unrouted, "bytes": bytes});
+            input_counts.insert(part.input, counts);
+        }
+        let mut removed = Vec::new();
+        if let Some(replay) = input.replay {
+            let mut records = 0;
+            for chunk in &replay.chunks {
+                records += chunk.len();
+                let only = [replay.source];
+                let check = replay.check_lateness;
+                self.admit_chunk(chunk, &only, check, &mut sources, &mut quarantined, &mut late)?;
+            }
+            input_counts.insert("(replay)".into(), json!({"records": records}));
+            removed = replay.removed;
+        }
+
+        let mut frames = Vec::new();
+        let mut inputs = HashMap::new();
+        let mut source_counts = serde_json::Map::new();
+        let mut admitted = 0;
+        for (index, part) in sources {
+            let spec = &self.spec.sources[index];
+            part.counts
+                .check()
+                .map_err(|detail| PipelineError::Conservation { epoch, detail: format!("source `{}`: {detail}", spec.name) })?;
+            admitted += part.counts.admitted;
+            record.counts.entry(spec.name.to_string()).or_default().add(&part.counts);
+            record.watermarks.insert(spec.name.to_string(), self.admissions[index].watermarks.clone());
+            source_counts.insert(spec.name.to_string(), json!(part.counts));
+            if part.counts.admitted == 0 {
+                continue;
+            }
+            let rows = arrow::compute::concat_batches(&spec.schema, &part.rows)?;
+            frames.push((FRAME_ADMITTED, spec.name.to_string(), frames::encode_admitted(&rows, &part.positions)?));
+            let mut delta = Delta::concat(&spec.schema, &part.deltas)?;
+            if !spec.keys.is_empty() && part.deltas.len() > 1 {
+                delta = delta.consolidate()?;
+            }
+            inputs.insert(spec.name.clone(), delta);
+        }
+
+        let mut system: Vec<(Relation, Delta)> = removed;
+        if !quarantined.is_empty() {
+            system.push((QUARANTINE.into(), Delta::inserts(quarantine_batch(epoch, &quarantined)?)));
+        }
+        if !late.is_empty() {
+            system.push((LATE.into(), Delta::inserts(late_batch(epoch, &late)?)));
+        }
+        let mut changes = Vec::new();
+        for (relation, delta) in system {
+            let batch = with_weights(&delta)?;
+            frames.push((FRAME_SYSTEM, relation.to_string(), frames::encode(&[batch.clone()], &batch.schema())?));
+            changes.push(Change::new(relation, delta)?);
+        }
+        changes.extend(self.step(clock, &inputs)?);
+        record.ledger = self.ledger_entry(epoch, clock, input_counts, source_counts, &changes);
+        Ok(PendingEpoch { epoch, record, frames, changes, rows: admitted })
+    }
+
+    /// Admits one chunk for the sources at `indices`; returns how many records they claim (for one source, exactly).
+    #[allow(clippy::too_many_arguments)]
+    fn admit_chunk(
+        &mut self,
+        chunk: &PreparedChunk,
+        indices: &[usize],
+        check_lateness: bool,
+        sources: &mut BTreeMap<usize, SourceEpoch>,
+        quarantined: &mut Vec<(Relation, u32, i64, SetAside)>,
+        late: &mut Vec<(Relation, u32, i64, i64, SetAside)>,
+    ) -> Result<u64, PipelineError> {
+        let partition = chunk.chunk.partition;
+        let mut claimed = 0;
+        for (place, index) in indices.iter().enumerate() {
+            let Some(prepared) = chunk.sources.get(place) else { continue };
+            let admitted = self.admissions[*index].admit(chunk, prepared, check_lateness)?;
+            let name = &self.spec.sources[*index].name;
+            let entry = sources.entry(*index).or_default();
+            claimed += admitted.counts.records;
+            entry.counts.add(&admitted.counts);
+            if place == 0 {
+                // What is no record at all is the first source's.
+                let incidents = chunk.chunk.incidents.len() as u64;
+                entry.counts.records += incidents;
+                entry.counts.quarantined += incidents;
+                claimed += incidents;
+                let arrival = chunk.chunk.arrivals.last().copied().unwrap_or_else(|| self.environment.clock.now());
+                quarantined.extend(chunk.chunk.incidents.iter().map(|i| {
+                    let aside = SetAside {
+                        record: 0,
+                        offset: i.offset,
+                        reason: i.reason.to_owned(),
+                        message: i.message.clone(),
+                        raw: i.raw.clone().into(),
+                        preamble: Bytes::new(),
+                    };
+                    (name.clone(), partition, arrival, aside)
+                }));
+            }
+            let arrival = |aside: &SetAside| chunk.chunk.arrivals[aside.record as usize];
+            let rejects = prepared.rejects.iter().chain(&admitted.rejects);
+            quarantined.extend(rejects.map(|r| (name.clone(), partition, arrival(r), r.clone())));
+            late.extend(
+                admitted.late.into_iter().map(|l| (name.clone(), partition, arrival(&l.aside), l.time, l.aside)),
+            );
+            if admitted.rows.num_rows() > 0 {
+                entry.rows.push(admitted.rows);
+                entry.positions.extend(&admitted.positions);
+            }
+            if !admitted.delta.is_empty() {
+                entry.deltas.push(admitted.delta);
+            }
+        }
+        Ok(claimed)
+    }
+
+    fn ledger_entry(
+        &self,
+        epoch: EpochNumber,
+        clock: i64,
+        inputs: serde_json::Map<String, serde_json::Value>,
+        sources: serde_json::Map<String, serde_json::Value>,
+        changes: &[Change],
+    ) -> serde_json::Value {
+        let mut totals = self.contents.totals();
+        let mut relations: BTreeMap<String, (u64, u64, u128, i64, u128)> = BTreeMap::new();
+        for change in changes {
+            let total = totals.entry(change.relation.to_string()).or_default();
+            total.rows += change.rows;
+            total.checksum = total.checksum.wrapping_add(change.checksum);
+            let entry = relations.entry(change.relation.to_string()).or_default();
+            for weight in change.delta.weights.values() {
+                match *weight {
+                    w if w > 0 => entry.0 += w as u64,
+                    w => entry.1 += w.unsigned_abs(),
+                }
+            }
+            entry.2 = entry.2.wrapping_add(change.checksum);
+            entry.3 = total.rows;
+            entry.4 = total.checksum;
+        }
+        let relations: serde_json::Map<String, serde_json::Value> = relations
+            .into_iter()
+            .map(|(name, (inserted, deleted, change, rows, checksum))| {
+                let entry = json!({
+                    "inserted": inserted,
+                    "deleted": deleted,
+                    "change": format!("{change:032x}"),
+                    "rows": rows,
+                    "checksum": format!("{checksum:032x}"),
+                });
+                (name, entry)
+            })
+            .collect();
+        json!({"epoch": epoch, "clock": clock, "inputs": inputs, "sources": sources, "relations": relations})
+    }
+
+    /// Commits a computed epoch and makes it readable.
+    pub fn commit(&mut self, pending: &mut PendingEpoch) -> Result<EpochReport, CommitError> {
+        let payload = serde_json::to_vec(&pending.record)
+            .map_err(|e| CommitError::Fatal(PipelineError::State(e.to_string())))?;
+        let written = (|| {
+            self.journal.begin(pending.epoch, &[])?;
+            for (kind, name, bytes) in &pending.frames {
+                self.journal.frame(*kind, name, bytes)?;
+            }
+            self.journal.commit(&payload).map(|_| ())
+        })();
+        if let Err(error) = written {
+            return match self.journal.abort() {
+                Ok(()) => Err(CommitError::Again(error.into())),
+                Err(worse) => Err(CommitError::Fatal(worse.into())),
+            };
+        }
+        let report = EpochReport { epoch: pending.epoch, rows: pending.rows };
+        self.finish(pending.epoch, std::mem::take(&mut pending.record), std::mem::take(&mut pending.changes))
+            .map_err(CommitError::Fatal)?;
+        Ok(report)
+    }
+
+    /// What follows a commit, live and in recovery.
+    fn finish(&mut self, epoch: EpochNumber, record: CommitRecord, changes: Vec<Change>) -> Result<(), PipelineError> {
+        self.ledger_backlog.push_back((epoch, record.ledger.to_string()));
+        if let Err(error) = self.write_ledger() {
+            // The commit record holds the entry; it is written with a later epoch, at the latest before release.
+            tracing::warn!(%error, epoch, "the ledger's file is behind");
+        }
+        for change in &changes {
+            if let Some(index) = self.indexes.get(&change.relation) {
+                index.write().apply(&change.delta)?;
+            }
+        }
+        self.epoch = epoch;
+        let clock = record.clock;
+        self.contents.set_counts(record.counts.clone());
+        self.last = record;
+        self.contents.publish(epoch, clock, changes)?;
+        self.changed_since_checkpoint = true;
+        Ok(())
+    }
+
+    /// Appends what the ledger's file does not have. After a failure it has what it had at its last sync.
+    fn write_ledger(&mut self) -> Result<(), JournalError> {
+        let mut ledger = self.ledger.lock();
+        for (epoch, entry) in &self.ledger_backlog {
+            if ledger.last_epoch().is_none_or(|last| last < *epoch) {
+                ledger.append(*epoch, entry.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits an epoch that holds nothing but a note in the ledger.
+    pub fn commit_marker(&mut self, note: serde_json::Value) -> Result<(), PipelineError> {
+        let epoch = self.epoch + 1;
+        let clock = self.environment.clock.now().max(self.last.clock);
+        let ledger = json!({"epoch": epoch, "clock": clock, "note": note});
+        let record = CommitRecord { version: FRAMES_VERSION, clock, ledger, ..self.last.clone() };
+        let mut pending = PendingEpoch { epoch, record, frames: Vec::new(), changes: Vec::new(), rows: 0 };
+        match self.commit(&mut pending) {
+            Ok(_) => Ok(()),
+            Err(CommitError::Again(error) | CommitError::Fatal(error)) => Err(error),
+        }
+    }
+
+    /// Gives a keyed source whose columns changed its current rows back. They rank below every record to come.
+    pub fn readmit(&mut self, source: &Relation, rows: &RecordBatch) -> Result<(), PipelineError> {
+        if let Some(admission) = self.admissions.iter_mut().find(|a| a.name == *source) {
+            let count = rows.num_rows();
+            let positions = Positions {
+                partitions: vec![0; count],
+                offsets: vec![0; count],
+                arrivals: vec![i64::MIN; count],
+                times: vec![i64::MIN; count],
+            };
+            admission.readmit(rows, &positions)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the lookup of a rebuilt model.
+    pub fn reindex(&mut self, model: &Relation, contents: &Delta) -> Result<(), PipelineError> {
+        if let Some(index) = self.indexes.get(model) {
+            let mut index = index.write();
+            index.clear();
+            index.apply(contents)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a dataflow that was fed from history; all state belongs to the next checkpoint.
+    pub fn adopt(&mut self, dataflow: Dataflow, totals: &BTreeMap<String, Totals>) {
+        self.dataflow = dataflow;
+        self.contents.restore_totals(totals);
+        for admission in &mut self.admissions {
+            admission.mark_all_changed();
+        }
+        for index in self.indexes.values() {
+            index.write().mark_all_changed();
+        }
+        self.changed_since_checkpoint = true;
+    }
+
+    /// Takes what changed since the last checkpoint; None when nothing did.
+    pub fn take_checkpoint(&mut self) -> Option<PendingCheckpoint> {
+        if !std::mem::take(&mut self.changed_since_checkpoint) {
+            return None;
+        }
+        let mut changes = StateChanges::default();
+        for admission in &mut self.admissions {
+            let (name, schema) = (admission.name.clone(), admission.schema().clone());
+            for role in admission.roles() {
+                let state = source_state(&name, role, &schema);
+                admission.changes(role, &mut |key, value| changes.put(&state, key, value));
+            }
+        }
+        for (name, index) in &self.indexes {
+            let mut index = index.write();
+            let state = index_state(name, index.schema());
+            index.changes(&mut |key, value| changes.put(&state, key, value));
+        }
+        self.dataflow.state_changes(&mut |state, key, value| changes.put(state, key, value));
+        let totals = self.contents.totals().into_iter().map(|(name, t)| (name, t.into())).collect();
+        let record = CheckpointRecord {
+            version: FRAMES_VERSION,
+            commit: self.last.clone(),
+            totals,
+            fingerprint: self.spec.fingerprint.clone(),
+        };
+        Some(PendingCheckpoint { epoch: self.epoch, record, changes })
+    }
+
+    /// Frees what the checkpoint of `epoch` has made dispensable.
+    pub fn release(&mut self, epoch: EpochNumber) -> Result<(), PipelineError> {
+        self.write_ledger()?;
+        self.ledger.lock().sync()?;
+        self.ledger_backlog.clear();
+        self.journal.release(epoch + 1)?;
+        Ok(())
+    }
+
+    /// The contents of all relations.
+    pub fn contents(&self) -> &Arc<Contents> {
+        &self.contents
+    }
+
+    /// The lookup indexes of keyed models.
+    pub fn indexes(&self) -> &BTreeMap<Relation, SharedIndex> {
+        &self.indexes
+    }
+
+    /// The last commit record.
+    pub fn last(&self) -> &CommitRecord {
+        &self.last
+    }
+
+    /// The last committed epoch.
+    pub fn epoch(&self) -> EpochNumber {
+        self.epoch
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &SharedLedger {
+        &self.ledger
+    }
+
+    /// When a model changes by the clock alone, µs UTC.
+    pub fn next_due(&self) -> Option<i64> {
+        self.dataflow.next_due()
+    }
+
+    /// Bytes of the journal on disk.
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal.bytes_on_disk()
+    }
+}
+
+/// Name of a source's state in checkpoints: with other columns it is another state.
+fn source_state(source: &Relation, role: &str, schema: &SchemaRef) -> String {
+    format!("source:{source}:{role}:{:016x}", schema_hash(schema))
+}
+
+fn index_state(model: &Relation, schema: &SchemaRef) -> String {
+    format!("index:{model}:{:016x}", schema_hash(schema))
+}
+
+fn schema_hash(schema: &SchemaRef) -> u64 {
+    let mut text = String::new();
+    for field in schema.fields() {
+        text.push_str(field.name());
+        text.push('\0');
+        text.push_str(&field.data_type().to_string());
+        text.push('\0');
+    }
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+}
+
+fn with_weights(delta: &Delta) -> Result<RecordBatch, ArrowError> {
+    let mut fields: Vec<_> = delta.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(arrow::datatypes::Field::new("_weight", arrow::datatypes::DataType::Int64, false)));
+    let mut columns = delta.rows.columns().to_vec();
+    columns.push(Arc::new(delta.weights.clone()));
+    RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns)
+}
+
+fn weighted(batch: &RecordBatch) -> Result<Delta, ArrowError> {
+    let width = batch.num_columns().saturating_sub(1);
+    let schema = Arc::new(batch.schema().project(&(0..width).collect::<Vec<_>>())?);
+    let weights = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(width)).clone();
+    Ok(Delta::new(RecordBatch::try_new(schema, batch.columns()[..width].to_vec())?, weights))
+}
+
+fn preamble(aside: &SetAside) -> Option<&[u8]> {
+    (!aside.preamble.is_empty()).then_some(aside.preamble.as_ref())
+}
+
+fn quarantine_batch(epoch: EpochNumber, rows: &[(Relation, u32, i64, SetAside)]) -> Result<RecordBatch, ArrowError> {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(rows.iter().map(|r| Some(r.0.as_ref())).collect::<StringArray>()),
+        Arc::new(rows.iter().map(|r| Some(r.3.reason.as_str())).collect::<StringArray>()),
+        Arc::new(rows.iter().map(|r| Some(r.3.message.as_str())).collect::<StringArray>()),
+        Arc::new(rows.iter().map(|r| Some(r.3.raw.as_ref())).collect::<BinaryArray>()),
+        Arc::new(rows.iter().map(|r| preamble(&r.3)).collect::<BinaryArray>()),
+        Arc::new(rows.iter().map(|r| Some(r.2)).collect::<TimestampMicrosecondArray>()),
+        Arc::new(rows.iter().map(|r| i64::from(r.1)).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|r| r.3.offset as i64).collect::<Int64Array>()),
+        Arc::new(Int64Array::from_value(epoch as i64, rows.len())),
+    ];
+    RecordBatch::try_new(quarantine_schema(), columns)
+}
+
+fn late_batch(epoch: EpochNumber, rows: &[(Relation, u32, i64, i64, SetAside)]) -> Result<RecordBatch, ArrowError> {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(rows.iter().map(|r| Some(r.0.as_ref())).collect::<StringArray>()),
+        Arc::new(rows.iter().map(|r| Some(r.3)).collect::<TimestampMicrosecondArray>()),
+        Arc::new(rows.iter().map(|r| Some(r.4.raw.as_ref())).collect::<BinaryArray>()),
+        Arc::new(rows.iter().map(|r| preamble(&r.4)).collect::<BinaryArray>()),
+        Arc::new(rows.iter().map(|r| Some(r.2)).collect::<TimestampMicrosecondArray>()),
+        Arc::new(rows.iter().map(|r| i64::from(r.1)).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|r| r.4.offset as i64).collect::<Int64Array>()),
+        Arc::new(Int64Array::from_value(epoch as i64, rows.len())),
+    ];
+    RecordBatch::try_new(late_schema(), columns)
+}

@@ -1,0 +1,232 @@
+//! Feeds one sink: brings it from its cursor to the newest epoch, again and again; retries what is down, reloads what has
+//! fallen behind what history still tells.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::AsArray;
+use arrow::compute::filter_record_batch;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::prelude::{SessionContext, col, lit};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use weir_incremental::{Delta, Relation};
+
+use crate::EpochNumber;
+use crate::contents::{Contents, ContentsError, Snapshot};
+use crate::sink::{Sink, SinkError};
+use crate::spec::ERRORS;
+
+/// A sink and what it is fed with.
+pub struct FeedSpec {
+    /// The sink's name.
+    pub name: String,
+    /// The relation it follows.
+    pub relation: Relation,
+    /// `where`, over the relation's columns.
+    pub predicate: Option<Arc<dyn PhysicalExpr>>,
+    /// The same as SQL, for snapshots.
+    pub where_sql: Option<String>,
+    /// Whether it holds the last good epoch while the relation's model has errors.
+    pub hold_on_error: bool,
+    /// The destination.
+    pub sink: Box<dyn Sink>,
+}
+
+impl std::fmt::Debug for FeedSpec {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("FeedSpec").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// How a sink is doing.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct FeedStatus {
+    /// The relation.
+    pub relation: String,
+    /// The epoch it holds; none before the first answer of the destination.
+    pub cursor: Option<EpochNumber>,
+    /// Rows inserted and deleted since the start.
+    pub changes: u64,
+    /// Times it was reloaded since the start.
+    pub reloads: u64,
+    /// The last failure, until it works again.
+    pub failure: Option<String>,
+    /// Whether it waits for a person.
+    pub refused: bool,
+}
+
+/// Shared view of a feed's status.
+pub type SharedFeedStatus = Arc<Mutex<FeedStatus>>;
+
+/// Why a step did not work.
+enum Failure {
+    Sink(SinkError),
+    Contents(ContentsError),
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        Self::Sink(error)
+    }
+}
+
+impl From<ContentsError> for Failure {
+    fn from(error: ContentsError) -> Self {
+        Self::Contents(error)
+    }
+}
+
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Runs until `until` says an epoch and the sink holds it, or `stop` turns true.
+///
+/// Returns whether the sink holds the epoch that was asked for.
+pub async fn run(
+    mut spec: FeedSpec,
+    contents: Arc<Contents>,
+    status: SharedFeedStatus,
+    mut until: watch::Receiver<Option<EpochNumber>>,
+    mut stop: watch::Receiver<bool>,
+) -> bool {
+    let mut published = contents.subscribe();
+    let mut cursor: Option<EpochNumber> = None;
+    let mut known = false;
+    let mut delay = RETRY_FIRST;
+    loop {
+        if *stop.borrow() {
+            return until.borrow().is_none_or(|epoch| cursor.is_some_and(|c| c >= epoch));
+        }
+        if let (Some(target), Some(cursor)) = (*until.borrow(), cursor)
+            && cursor >= target
+        {
+            return true;
+        }
+        let (epoch, _) = contents.now();
+        let step = if known && cursor == Some(epoch) {
+            None
+        } else {
+            Some(step(&mut spec, &contents, &mut cursor, &mut known, &status).await)
+        };
+        match step {
+            Some(Ok(true)) => {
+                delay = RETRY_FIRST;
+                let mut status = status.lock();
+                status.cursor = cursor;
+                status.failure = None;
+                status.refused = false;
+                continue;
+            }
+            Some(Err(failure)) => {
+                let (message, refused) = match failure {
+                    Failure::Sink(SinkError::Refused(message)) => (message, true),
+                    Failure::Sink(SinkError::Retry(message)) => (message, false),
+                    Failure::Contents(error) => (error.to_string(), false),
+                };
+                tracing::warn!(sink = spec.name, %message, refused, "the sink did not take a change");
+                {
+                    let mut status = status.lock();
+                    status.failure = Some(message);
+                    status.refused = refused;
+                }
+                if refused && until.borrow().is_some() {
+                    return false;
+                }
+                // What the destination holds after a failure is asked anew.
+                known = false;
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    _ = stop.changed() => {}
+                }
+                delay = (delay * 2).min(RETRY_MAX);
+                continue;
+            }
+            Some(Ok(false)) | None => {}
+        }
+        tokio::select! {
+            changed = published.changed() => if changed.is_err() { return false },
+            _ = stop.changed() => {}
+            _ = until.changed() => {}
+        }
+    }
+}
+
+/// One step: to the newest epoch. False when there is nothing to do until something changes.
+async fn step(
+    spec: &mut FeedSpec,
+    contents: &Arc<Contents>,
+    cursor: &mut Option<EpochNumber>,
+    known: &mut bool,
+    status: &SharedFeedStatus,
+) -> Result<bool, Failure> {
+    if !*known {
+        *cursor = spec.sink.cursor().await?;
+        *known = true;
+        status.lock().cursor = *cursor;
+    }
+    let snapshot = contents.pin();
+    if *cursor == Some(snapshot.epoch) {
+        return Ok(false);
+    }
+    if spec.hold_on_error && has_errors(&snapshot, &spec.relation).await? {
+        status.lock().failure = Some(format!("`{}` has errors: the last good epoch is held", spec.relation));
+        return Ok(false);
+    }
+    let changes = match *cursor {
+        Some(after) if after < snapshot.epoch => snapshot.changes_since(&spec.relation, after).await?,
+        // A destination that is ahead of us was written by a history that this folder does not have.
+        Some(_) | None => None,
+    };
+    match changes {
+        Some(delta) => {
+            let delta = restrict(spec, delta)?;
+            let count = delta.weights.values().iter().map(|w| w.unsigned_abs()).sum::<u64>();
+            spec.sink.apply(snapshot.epoch, &delta).await?;
+            status.lock().changes += count;
+        }
+        None => {
+            reload(spec, &snapshot).await?;
+            status.lock().reloads += 1;
+        }
+    }
+    *cursor = Some(snapshot.epoch);
+    Ok(true)
+}
+
+async fn reload(spec: &mut FeedSpec, snapshot: &Snapshot) -> Result<(), Failure> {
+    let context = SessionContext::new();
+    let table = snapshot.table(&spec.relation).await?;
+    let failed = |e: datafusion::error::DataFusionError| Failure::Contents(ContentsError::DataFusion(e));
+    let mut frame = context.read_table(table).map_err(failed)?;
+    if let Some(sql) = &spec.where_sql {
+        let predicate = frame.parse_sql_expr(sql).map_err(failed)?;
+        frame = frame.filter(predicate).map_err(failed)?;
+    }
+    let stream = frame.execute_stream().await.map_err(failed)?;
+    spec.sink.reload(snapshot.epoch, stream).await?;
+    Ok(())
+}
+
+fn restrict(spec: &FeedSpec, delta: Delta) -> Result<Delta, Failure> {
+    let Some(predicate) = &spec.predicate else { return Ok(delta) };
+    let failed = |e: datafusion::error::DataFusionError| Failure::Contents(ContentsError::DataFusion(e));
+    let mask = predicate.evaluate(&delta.rows).and_then(|v| v.into_array(delta.len())).map_err(failed)?;
+    let Some(mask) = mask.as_boolean_opt() else { return Ok(delta) };
+    let mask = arrow::compute::prep_null_mask_filter(mask);
+    let arrow = |e| Failure::Contents(ContentsError::Arrow(e));
+    let rows = filter_record_batch(&delta.rows, &mask).map_err(arrow)?;
+    let weights = arrow::compute::filter(&delta.weights, &mask).map_err(arrow)?;
+    Ok(Delta::new(rows, weights.as_primitive::<arrow::datatypes::Int64Type>().clone()))
+}
+
+/// Whether a model has rows whose expressions failed.
+pub async fn has_errors(snapshot: &Snapshot, model: &Relation) -> Result<bool, ContentsError> {
+    let errors = Relation::from(ERRORS);
+    if snapshot.totals(&errors).rows == 0 {
+        return Ok(false);
+    }
+    let table = snapshot.table(&errors).await?;
+    let frame = SessionContext::new().read_table(table)?.filter(col("model").eq(lit(model.as_ref())))?;
+    Ok(frame.limit(0, Some(1))?.count().await? > 0)
+}

@@ -1,0 +1,709 @@
+//! Runs a pipeline: readers that decode ahead, one loop that makes epochs, landing and checkpoints beside it, and a feed
+//! for every sink.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use weir_environment::Environment;
+use weir_incremental::checkpoint::CheckpointStore;
+
+use crate::EpochNumber;
+use crate::contents::Contents;
+use crate::core::{CommitError, Core, EpochInput, EpochPart, EpochReport, PendingCheckpoint, PipelineError, ReplayPart};
+use crate::feed::{self, FeedSpec, FeedStatus, SharedFeedStatus};
+use crate::frames::InputPosition;
+use crate::input::{Cursor, InputError, InputRef};
+use crate::prepare::{PreparedChunk, PreparedPoll, SourceReader, prepare_poll};
+use crate::spec::LoopSettings;
+
+/// What is known of a run while it goes on.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Last epoch and rows admitted since the start.
+    pub admitted: Mutex<(EpochNumber, u64)>,
+    /// Failures of inputs, by name, until they work again.
+    pub input_failures: Mutex<BTreeMap<String, String>>,
+    /// Why the loop waits, if it does: a full disk, say.
+    pub waiting: Mutex<Option<String>>,
+    /// Sinks by name.
+    pub feeds: Mutex<BTreeMap<String, SharedFeedStatus>>,
+}
+
+/// Asks of a running loop.
+pub enum Control {
+    /// Sends records through again; answers with the epoch's report.
+    Replay(ReplayPart, oneshot::Sender<Result<EpochReport, String>>),
+    /// Lands and checkpoints what is there; answers when it is durable.
+    Checkpoint(oneshot::Sender<()>),
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunMode {
+    /// When stopped.
+    Until,
+    /// When all input that is there is taken in and every sink holds it.
+    Once,
+}
+
+/// All that a run needs.
+pub struct Run {
+    /// Recovered state.
+    pub core: Core,
+    /// Where checkpoints go.
+    pub store: Arc<CheckpointStore>,
+    /// Open inputs by name, with the readers of their sources in the order of the spec.
+    pub inputs: BTreeMap<String, (InputRef, Vec<Arc<SourceReader>>)>,
+    /// Sinks.
+    pub feeds: Vec<FeedSpec>,
+    /// Bounds and intervals.
+    pub settings: LoopSettings,
+    /// The machine.
+    pub environment: Environment,
+    /// Shown to whoever asks.
+    pub progress: Arc<Progress>,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Run").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+/// What a finished run says.
+#[derive(Debug, Clone, Default)]
+pub struct RunSummary {
+    /// The last epoch.
+    pub epoch: EpochNumber,
+    /// Rows admitted by this run.
+    pub rows: u64,
+    /// Sinks that do not hold the last epoch, with the reason.
+    pub behind: Vec<(String, String)>,
+}
+
+/// Messages to the loop.
+enum News {
+    Poll { input: usize, poll: PreparedPoll },
+    /// The input has no more (in [`RunMode::Once`]), or stopped for good.
+    End { failure: Option<PipelineError> },
+    Control(Control),
+}
+
+/// A checkpoint that is durable: its epoch, and where the inputs stood.
+type Checkpointed = (EpochNumber, BTreeMap<String, InputPosition>);
+
+/// Messages to the maintenance task.
+enum Chore {
+    Land(Option<oneshot::Sender<()>>),
+    Checkpoint(Box<PendingCheckpoint>, Option<oneshot::Sender<()>>),
+}
+
+/// Polls that are decoded ahead of the loop, for each input.
+const POLLS_AHEAD: usize = 2;
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// Reads one input until stopped.
+struct ReadAhead {
+    index: usize,
+    name: String,
+    input: InputRef,
+    readers: Vec<Arc<SourceReader>>,
+    cursor: Cursor,
+    bytes_max: usize,
+    mode: RunMode,
+    progress: Arc<Progress>,
+    news: mpsc::Sender<News>,
+    stop: watch::Receiver<bool>,
+}
+
+impl ReadAhead {
+    async fn run(mut self) {
+        loop {
+            if *self.stop.borrow() {
+                return;
+            }
+            let polled = match self.input.poll(&self.cursor, self.bytes_max).await {
+                Ok(polled) => {
+                    self.progress.input_failures.lock().remove(&self.name);
+                    polled
+                }
+                Err(InputError::Retry(message)) => {
+                    self.progress.input_failures.lock().insert(self.name.clone(), message);
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY_DELAY) => {}
+                        _ = self.stop.changed() => {}
+                    }
+                    continue;
+                }
+                Err(InputError::Stopped(message)) => {
+                    tracing::error!(input = self.name, message, "the input stopped");
+                    self.progress.input_failures.lock().insert(self.name.clone(), message.clone());
+                    let failure = PipelineError::Input { input: self.name.clone(), message };
+                    let _ = self.news.send(News::End { failure: Some(failure) }).await;
+                    return;
+                }
+            };
+            let more = polled.more;
+            let nothing = polled.chunks.is_empty() && polled.cursor == self.cursor;
+            self.cursor = polled.cursor.clone();
+            if !nothing {
+                let readers = self.readers.clone();
+                let Ok(poll) = tokio::task::spawn_blocking(move || prepare_poll(&readers, polled)).await else {
+                    let message = "decoding ended unexpectedly".to_owned();
+                    let failure = PipelineError::Input { input: self.name.clone(), message };
+                    let _ = self.news.send(News::End { failure: Some(failure) }).await;
+                    return;
+                };
+                if self.news.send(News::Poll { input: self.index, poll }).await.is_err() {
+                    return;
+                }
+            }
+            if more {
+                continue;
+            }
+            if nothing && self.mode == RunMode::Once {
+                let _ = self.news.send(News::End { failure: None }).await;
+                return;
+            }
+            if self.mode == RunMode::Until {
+                tokio::select! {
+                    () = self.input.changed() => {}
+                    _ = self.stop.changed() => {}
+                }
+            }
+        }
+    }
+}
+
+/// Lands, checkpoints and maintains the lake, one chore after the other.
+struct Maintenance {
+    contents: Arc<Contents>,
+    store: Arc<CheckpointStore>,
+    checkpointed: mpsc::UnboundedSender<Checkpointed>,
+    feeds: Vec<SharedFeedStatus>,
+    maintenance_interval: Duration,
+    maintained_at: tokio::time::Instant,
+}
+
+impl Maintenance {
+    async fn run(mut self, mut chores: mpsc::Receiver<Chore>) {
+        while let Some(chore) = chores.recv().await {
+            match chore {
+                Chore::Land(done) => {
+                    self.land().await;
+                    if let Some(done) = done {
+                        let _ = done.send(());
+                    }
+                }
+                Chore::Checkpoint(mut pending, done) => {
+                    // The tails up to the checkpoint's epoch must be in the lake before recovery may start from it.
+                    while self.contents.landed_epoch() < pending.epoch && !self.land().await {
+                        tokio::time::sleep(RETRY_DELAY).await;
+                    }
+                    let (epoch, inputs) = (pending.epoch, pending.inputs().clone());
+                    loop {
+                        let store = self.store.clone();
+                        let written = tokio::task::spawn_blocking(move || {
+                            let result = pending.write(&store);
+                            (pending, result)
+                        });
+                        match written.await {
+                            Ok((_, Ok(()))) => {
+                                let _ = self.checkpointed.send((epoch, inputs));
+                                break;
+                            }
+                            Ok((again, Err(error))) => {
+                                tracing::warn!(%error, "a checkpoint failed and is tried again");
+                                pending = again;
+                                tokio::time::sleep(RETRY_DELAY).await;
+                            }
+                            Err(error) => {
+                                tracing::error!(%error, "a checkpoint ended unexpectedly");
+                                break;
+                            }
+                        }
+                    }
+                    if self.maintained_at.elapsed() >= self.maintenance_interval {
+                        self.maintained_at = tokio::time::Instant::now();
+                        self.maintain().await;
+                    }
+                    if let Some(done) = done {
+                        let _ = done.send(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn maintain(&self) {
+        let cursors = self.feeds.iter().filter_map(|f| f.lock().cursor).min();
+        let horizon = self.contents.oldest_pin().min(cursors.unwrap_or(EpochNumber::MAX));
+        if let Err(error) = self.contents.history().maintain(horizon).await {
+            tracing::warn!(%error, "upkeep of the lake failed");
+        }
+    }
+
+    async fn land(&self) -> bool {
+        let landing = match self.contents.to_land() {
+            Ok(None) => return true,
+            Ok(Some(landing)) => landing,
+            Err(error) => {
+                tracing::error!(%error, "a landing could not be prepared");
+                return false;
+            }
+        };
+        let (epoch, landings) = landing;
+        match self.contents.history().land(epoch, landings).await {
+            Ok(()) => {
+                self.contents.landed(epoch);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a landing failed and is tried again");
+                false
+            }
+        }
+    }
+}
+
+/// A poll in the queue and how much of it is taken.
+struct Queued {
+    input: usize,
+    chunks: VecDeque<PreparedChunk>,
+    taken: u64,
+    before: Cursor,
+    after: Cursor,
+}
+
+/// Runs to the end that `mode` names; `stop` ends it cleanly.
+pub async fn run(
+    run: Run,
+    mode: RunMode,
+    control: mpsc::Receiver<Control>,
+    stop: watch::Receiver<bool>,
+) -> Result<RunSummary, PipelineError> {
+    // One message of slack: what is decoded ahead waits in the readers' own bounded channels.
+    let (news_sender, news) = mpsc::channel::<News>(1);
+    let (checkpointed_sender, checkpointed) = mpsc::unbounded_channel();
+    let (chore_sender, chores) = mpsc::channel(4);
+    let (until_sender, until) = watch::channel(None);
+    let (feed_stop_sender, feed_stop) = watch::channel(false);
+    let contents = run.core.contents().clone();
+
+    let mut feeds: Vec<(String, SharedFeedStatus, JoinHandle<bool>)> = Vec::new();
+    for spec in run.feeds {
+        let status =
+            Arc::new(Mutex::new(FeedStatus { relation: spec.relation.to_string(), ..FeedStatus::default() }));
+        run.progress.feeds.lock().insert(spec.name.clone(), status.clone());
+        let name = spec.name.clone();
+        let task = feed::run(spec, contents.clone(), status.clone(), until.clone(), feed_stop.clone());
+        feeds.push((name, status, tokio::spawn(task)));
+    }
+    let maintenance = Maintenance {
+        contents: contents.clone(),
+        store: run.store.clone(),
+        checkpointed: checkpointed_sender,
+        feeds: feeds.iter().map(|(_, status, _)| status.clone()).collect(),
+        maintenance_interval: run.settings.maintenance_interval,
+        maintained_at: tokio::time::Instant::now(),
+    };
+    let maintenance = tokio::spawn(maintenance.run(chores));
+
+    let mut readers = Vec::new();
+    let mut inputs = Vec::new();
+    let mut skips = Vec::new();
+    let mut cursors = Vec::new();
+    for (index, (name, (input, sources))) in run.inputs.into_iter().enumerate() {
+        let position = run.core.last().inputs.get(&name).cloned().unwrap_or_default();
+        let (ahead, mut queue) = mpsc::channel(POLLS_AHEAD);
+        let reader = ReadAhead {
+            index,
+            name: name.clone(),
+            input: input.clone(),
+            readers: sources,
+            cursor: position.cursor.clone(),
+            bytes_max: run.settings.poll_bytes_max,
+            mode,
+            progress: run.progress.clone(),
+            news: ahead,
+            stop: stop.clone(),
+        };
+        readers.push(tokio::spawn(reader.run()));
+        let forward = news_sender.clone();
+        readers.push(tokio::spawn(async move {
+            while let Some(news) = queue.recv().await {
+                if forward.send(news).await.is_err() {
+                    return;
+                }
+            }
+        }));
+        cursors.push(position.cursor);
+        skips.push(position.skip);
+        inputs.push((name, input));
+    }
+    let forward = news_sender.clone();
+    let mut control = control;
+    let controller = tokio::spawn(async move {
+        while let Some(ask) = control.recv().await {
+            if forward.send(News::Control(ask)).await.is_err() {
+                return;
+            }
+        }
+    });
+
+    let mut looping = Loop {
+        core: run.core,
+        settings: run.settings,
+        environment: run.environment,
+        progress: run.progress.clone(),
+        open: inputs.len(),
+        inputs,
+        cursors,
+        skips,
+        queue: VecDeque::new(),
+        queued_rows: 0,
+        chores: chore_sender,
+        checkpointing: false,
+        landed_at: Duration::ZERO,
+        epoch_at: Duration::ZERO,
+        checkpointed_at: Duration::ZERO,
+        rows: 0,
+        failure: None,
+        controls: VecDeque::new(),
+    };
+    let handle = tokio::runtime::Handle::current();
+    let (answer_sender, answer) = oneshot::channel();
+    let spawn = looping.environment.spawn.clone();
+    let loop_stop = stop.clone();
+    let thread = spawn.spawn(
+        "weir-epochs",
+        Box::new(move || {
+            let result = handle.block_on(looping.run(mode, news, checkpointed, loop_stop));
+            let _ = answer_sender.send((looping, result));
+        }),
+    );
+    let Ok((looping, result)) = answer.await else {
+        thread.join();
+        return Err(PipelineError::State("the loop ended unexpectedly".into()));
+    };
+    for reader in &readers {
+        reader.abort();
+    }
+    controller.abort();
+    let epoch = looping.core.epoch();
+    let rows = looping.rows;
+
+    let mut behind = Vec::new();
+    if result.is_ok() {
+        if mode == RunMode::Once {
+            until_sender.send_replace(Some(epoch));
+        } else {
+            feed_stop_sender.send_replace(true);
+        }
+        for (name, status, task) in feeds {
+            let mut stop = stop.clone();
+            let patience = async {
+                let mut task = task;
+                tokio::select! {
+                    done = &mut task => done.unwrap_or(false),
+                    () = tokio::time::sleep(FEED_PATIENCE) => { task.abort(); false }
+                    _ = stop.wait_for(|s| *s), if mode == RunMode::Once => { task.abort(); false }
+                }
+            };
+            if !patience.await && mode == RunMode::Once {
+                let reason = status.lock().failure.clone().unwrap_or_else(|| "it is not caught up".into());
+                behind.push((name, reason));
+            }
+        }
+    }
+    drop(looping);
+    drop(news_sender);
+    let _ = maintenance.await;
+    result?;
+    Ok(RunSummary { epoch, rows, behind })
+}
+
+/// How long a sink may take to catch up at the end of a run.
+const FEED_PATIENCE: Duration = Duration::from_secs(60);
+
+struct Loop {
+    core: Core,
+    settings: LoopSettings,
+    environment: Environment,
+    progress: Arc<Progress>,
+    inputs: Vec<(String, InputRef)>,
+    open: usize,
+    cursors: Vec<Cursor>,
+    skips: Vec<u64>,
+    queue: VecDeque<Queued>,
+    queued_rows: usize,
+    chores: mpsc::Sender<Chore>,
+    checkpointing: bool,
+    landed_at: Duration,
+    epoch_at: Duration,
+    checkpointed_at: Duration,
+    rows: u64,
+    failure: Option<PipelineError>,
+    controls: VecDeque<Control>,
+}
+
+impl Loop {
+    async fn run(
+        &mut self,
+        mode: RunMode,
+        mut news: mpsc::Receiver<News>,
+        mut checkpointed: mpsc::UnboundedReceiver<Checkpointed>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), PipelineError> {
+        self.landed_at = self.environment.clock.elapsed();
+        self.checkpointed_at = self.landed_at;
+        // The first epoch gives models over nothing their rows; a later one settles what the clock alone made due.
+        if self.core.epoch() == 0 || self.core.next_due().is_some_and(|due| due <= self.environment.clock.now()) {
+            self.epoch(EpochInput::default(), &mut stop).await?;
+        }
+        loop {
+            while let Ok(done) = checkpointed.try_recv() {
+                self.checkpointed(done).await?;
+            }
+            while self.queued_rows < self.settings.epoch_rows_max
+                && let Ok(item) = news.try_recv()
+            {
+                self.take(item).await?;
+            }
+            if *stop.borrow() {
+                break;
+            }
+            if let Some(ask) = self.controls.pop_front() {
+                self.answer(ask, &mut stop).await?;
+                continue;
+            }
+            if !self.queue.is_empty() {
+                let since = self.environment.clock.elapsed().saturating_sub(self.epoch_at);
+                let rest = self.settings.epoch_interval_min.saturating_sub(since);
+                if mode == RunMode::Until && self.queued_rows < self.settings.epoch_rows_max && !rest.is_zero() {
+                    tokio::select! {
+                        item = news.recv() => if let Some(item) = item { self.take(item).await? },
+                        () = tokio::time::sleep(rest) => {}
+                        _ = stop.changed() => {}
+                    }
+                    if self.environment.clock.elapsed().saturating_sub(self.epoch_at) < self.settings.epoch_interval_min {
+                        continue;
+                    }
+                }
+                self.epoch_at = self.environment.clock.elapsed();
+                let input = EpochInput { parts: self.gather(), replay: None };
+                self.epoch(input, &mut stop).await?;
+                continue;
+            }
+            if mode == RunMode::Once && self.open == 0 {
+                break;
+            }
+            self.chores(false).await;
+            let now = self.environment.clock.now();
+            let due = self.core.next_due().map(|due| Duration::from_micros(due.saturating_sub(now).max(0) as u64));
+            let chore = Duration::from_millis(500);
+            tokio::select! {
+                item = news.recv() => match item {
+                    Some(item) => self.take(item).await?,
+                    None => break,
+                },
+                Some(done) = checkpointed.recv() => self.checkpointed(done).await?,
+                () = tokio::time::sleep(due.unwrap_or(Duration::MAX)), if due.is_some() => {
+                    if self.core.next_due().is_some_and(|due| due <= self.environment.clock.now()) {
+                        self.epoch(EpochInput::default(), &mut stop).await?;
+                    }
+                }
+                () = tokio::time::sleep(chore) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        // Everything to the lake and into a checkpoint, so that the next start has nothing to run again.
+        drop(news);
+        while self.checkpointing
+            && let Some(done) = checkpointed.recv().await
+        {
+            self.checkpointed(done).await?;
+        }
+        if let Some(pending) = self.core.take_checkpoint() {
+            let (sender, done) = oneshot::channel();
+            if self.chores.send(Chore::Checkpoint(Box::new(pending), Some(sender))).await.is_ok() {
+                let _ = done.await;
+            }
+            while let Ok(done) = checkpointed.try_recv() {
+                self.checkpointed(done).await?;
+            }
+        }
+        if mode == RunMode::Once
+            && let Some(failure) = self.failure.take()
+        {
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    async fn checkpointed(&mut self, (epoch, positions): Checkpointed) -> Result<(), PipelineError> {
+        self.checkpointing = false;
+        self.core.release(epoch)?;
+        for (name, input) in &self.inputs {
+            if let Some(position) = positions.get(name)
+                && let Err(error) = input.release(&position.cursor).await
+            {
+                tracing::warn!(input = name, %error, "space of the log could not be freed");
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, item: News) -> Result<(), PipelineError> {
+        match item {
+            News::Poll { input, poll } => {
+                let PreparedPoll { chunks, polled } = poll;
+                let mut chunks: VecDeque<PreparedChunk> = chunks.into();
+                // Records that epochs before the start have taken out of the middle of this poll.
+                let mut taken = 0;
+                let skip = std::mem::take(&mut self.skips[input]);
+                while taken < skip {
+                    let Some(first) = chunks.pop_front() else { break };
+                    let count = (skip - taken).min(first.len() as u64);
+                    taken += count;
+                    if count < first.len() as u64 {
+                        chunks.push_front(first.part(count as u32, first.len() as u32));
+                    }
+                }
+                self.queued_rows += chunks.iter().map(PreparedChunk::len).sum::<usize>();
+                let before = std::mem::replace(&mut self.cursors[input], polled.cursor.clone());
+                self.queue.push_back(Queued { input, chunks, taken, before, after: polled.cursor });
+            }
+            News::End { failure } => {
+                self.open -= 1;
+                if self.failure.is_none() {
+                    self.failure = failure;
+                }
+            }
+            News::Control(ask) => self.controls.push_back(ask),
+        }
+        Ok(())
+    }
+
+    /// Takes rows from the queue, up to an epoch's worth.
+    fn gather(&mut self) -> Vec<EpochPart> {
+        let mut parts: Vec<EpochPart> = Vec::new();
+        let mut room = self.settings.epoch_rows_max;
+        while room > 0
+            && let Some(mut poll) = self.queue.pop_front()
+        {
+            let mut chunks = Vec::new();
+            while room > 0
+                && let Some(chunk) = poll.chunks.pop_front()
+            {
+                if chunk.len() <= room {
+                    room -= chunk.len();
+                    self.queued_rows -= chunk.len();
+                    poll.taken += chunk.len() as u64;
+                    chunks.push(chunk);
+                } else {
+                    chunks.push(chunk.part(0, room as u32));
+                    let rest = chunk.part(room as u32, chunk.len() as u32);
+                    poll.chunks.push_front(rest);
+                    self.queued_rows -= room;
+                    poll.taken += room as u64;
+                    room = 0;
+                }
+            }
+            let name = self.inputs[poll.input].0.clone();
+            let done = poll.chunks.is_empty();
+            let (cursor, skip) = if done { (poll.after.clone(), 0) } else { (poll.before.clone(), poll.taken) };
+            match parts.iter_mut().find(|p| p.input == name) {
+                Some(part) => {
+                    part.chunks.extend(chunks);
+                    part.cursor = cursor;
+                    part.skip = skip;
+                }
+                None => parts.push(EpochPart { input: name, chunks, cursor, skip }),
+            }
+            if !done {
+                self.queue.push_front(poll);
+            }
+        }
+        parts
+    }
+
+    async fn epoch(
+        &mut self,
+        input: EpochInput,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Option<EpochReport>, PipelineError> {
+        let mut pending = self.core.prepare_epoch(input)?;
+        let report = loop {
+            match self.core.commit(&mut pending) {
+                Ok(report) => break report,
+                Err(CommitError::Fatal(error)) => return Err(error),
+                Err(CommitError::Again(error)) => {
+                    tracing::warn!(%error, "the epoch could not be committed and is tried again");
+                    *self.progress.waiting.lock() = Some(error.to_string());
+                    if *stop.borrow() {
+                        // Nothing of the epoch is durable; its input is, and will be read again.
+                        return Err(error);
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY_DELAY) => {}
+                        _ = stop.changed() => {}
+                    }
+                }
+            }
+        };
+        *self.progress.waiting.lock() = None;
+        self.rows += report.rows;
+        *self.progress.admitted.lock() = (report.epoch, self.rows);
+        self.chores(true).await;
+        Ok(Some(report))
+    }
+
+    async fn answer(&mut self, ask: Control, stop: &mut watch::Receiver<bool>) -> Result<(), PipelineError> {
+        match ask {
+            Control::Replay(part, answer) => {
+                let report = self.epoch(EpochInput { parts: Vec::new(), replay: Some(part) }, stop).await?;
+                let _ = answer.send(report.ok_or_else(|| "the pipeline is stopping".to_owned()));
+            }
+            Control::Checkpoint(answer) => {
+                if let Some(pending) = self.core.take_checkpoint() {
+                    self.checkpointing = true;
+                    let _ = self.chores.send(Chore::Checkpoint(Box::new(pending), Some(answer))).await;
+                } else {
+                    let _ = self.chores.send(Chore::Land(Some(answer))).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts landing and checkpoint when it is time; waits for room when the tails have grown too large.
+    async fn chores(&mut self, busy: bool) {
+        let now = self.environment.clock.elapsed();
+        let tail = self.core.contents().tail_bytes();
+        if now.saturating_sub(self.checkpointed_at) >= self.settings.checkpoint_interval && !self.checkpointing {
+            self.checkpointed_at = now;
+            self.landed_at = now;
+            if let Some(pending) = self.core.take_checkpoint() {
+                self.checkpointing = true;
+                let _ = self.chores.send(Chore::Checkpoint(Box::new(pending), None)).await;
+            }
+        } else if (now.saturating_sub(self.landed_at) >= self.settings.landing_interval && tail > 0)
+            || tail > self.settings.tail_bytes_max
+        {
+            self.landed_at = now;
+            if busy && tail > 2 * self.settings.tail_bytes_max {
+                let (sender, done) = oneshot::channel();
+                if self.chores.send(Chore::Land(Some(sender))).await.is_ok() {
+                    let _ = done.await;
+                }
+            } else {
+                let _ = self.chores.try_send(Chore::Land(None));
+            }
+        }
+    }
+}

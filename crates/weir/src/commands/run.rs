@@ -1,0 +1,218 @@
+//! `weir run`: sources, models, sinks and server until stopped.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+use weir_connectors::sources::beacon::{BeaconServer, BeaconSettings, EventLog};
+use weir_pipeline::runtime::{self, Run, RunMode, RunSummary};
+use weir_project::Project;
+use weir_server::{QueryLimits, Server, ServerSettings};
+
+use clap::Args;
+
+use super::{Answer, Failure, block_on, read_project};
+use crate::cli::Global;
+use crate::host::{Host, OnChange, OpenOptions};
+use crate::progress::Progress;
+use crate::service::{Service, ServiceParts};
+use crate::wiring::{open_inputs, open_sinks};
+
+/// Arguments of `weir run`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Take in all input that is there, bring models and sinks up to date, and end
+    #[arg(long)]
+    once: bool,
+    /// What to do with a project that changed in meaning since it ran last
+    #[arg(long, value_enum, default_value_t = OnChange::Refuse)]
+    on_change: OnChange,
+    /// Allow --on-change rebuild to drop what the project no longer has
+    #[arg(long)]
+    allow_drop: bool,
+    /// Records of one epoch at most, to choose how the stream is cut
+    #[arg(long, value_name = "N")]
+    epoch_rows: Option<usize>,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "\
+Takes in events and files, keeps models up to date, feeds sinks and answers queries until Ctrl-C. Stop and start at any
+time: work goes on where it stopped.
+
+Examples:
+  weir run
+  weir run --once                      for a script or a test
+  weir run --on-change rebuild         after a model was changed: its history is run through it again
+  weir run --profile prod";
+
+/// Runs the command.
+pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
+    let project = read_project(global)?;
+    let options = RunOptions {
+        once: arguments.once,
+        epoch_rows: arguments.epoch_rows,
+        open: OpenOptions {
+            on_change: arguments.on_change,
+            allow_drop: arguments.allow_drop,
+            ..OpenOptions::default()
+        },
+        quiet: arguments.quiet,
+    };
+    let once = options.once;
+    block_on(|stop| async move {
+        let asked = stop.subscribe();
+        let summary = run(project, options, stop).await?;
+        if once && *asked.borrow() {
+            return Err(Failure::Interrupted);
+        }
+        if !summary.behind.is_empty() {
+            return Err(anyhow::anyhow!("not every sink holds the last epoch").into());
+        }
+        Ok(Answer::Yes)
+    })
+}
+
+/// What a run is told.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Take in what is there and end.
+    pub once: bool,
+    /// Force small epochs.
+    pub epoch_rows: Option<usize>,
+    /// How to open.
+    pub open: OpenOptions,
+    /// Say nothing.
+    pub quiet: bool,
+}
+
+/// Runs a project until `stop` turns true (or everything is taken in, with `once`).
+pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool>) -> anyhow::Result<RunSummary> {
+    let progress = Progress::new();
+    let host = Host::open(project, &options.open, &progress).await?;
+    progress.done();
+    let feeds = open_sinks(&host).await?;
+    let inputs = {
+        let (environment, project, spec) = (host.environment.clone(), host.project.clone(), host.spec.clone());
+        tokio::task::spawn_blocking(move || open_inputs(&environment, &project, &spec)).await??
+    };
+    let shared = Arc::new(runtime::Progress::default());
+    let (control, controls) = mpsc::channel(16);
+    let service = Arc::new(Service::new(ServiceParts {
+        spec: host.spec.clone(),
+        contents: host.core.contents().clone(),
+        indexes: host.core.indexes().clone(),
+        ledger: host.core.ledger().clone(),
+        progress: shared.clone(),
+        control: Some(control),
+        stop: Some(stop.clone()),
+    }));
+
+    let settings = &host.project.settings;
+    let beacon = if inputs.topics.is_empty() || options.once {
+        None
+    } else {
+        let logs: BTreeMap<String, Arc<dyn EventLog>> = inputs
+            .topics
+            .iter()
+            .map(|(name, topic)| (name.clone(), topic.clone() as Arc<dyn EventLog>))
+            .collect();
+        let address = settings.server.beacon_listen;
+        let limits = BeaconSettings {
+            body_size_max: usize::try_from(settings.server.beacon_body_max).unwrap_or(usize::MAX),
+            ..BeaconSettings::default()
+        };
+        let server = BeaconServer::start(address, logs, host.environment.clock.clone(), limits).await;
+        Some(server.with_context(|| format!("the beacon cannot listen on {address} ([server] beacon_listen)"))?)
+    };
+    let server = if options.once {
+        None
+    } else {
+        let address = settings.server.listen;
+        let limits = QueryLimits {
+            time_max: settings.query.time_max,
+            memory_max: usize::try_from(settings.query.memory_max).unwrap_or(usize::MAX),
+            rows_max: settings.query.rows_max,
+        };
+        let queries_max = usize::try_from(settings.query.concurrency).unwrap_or(usize::MAX);
+        let settings = ServerSettings { limits, queries_max, ..ServerSettings::default() };
+        let server = Server::start(address, service.clone(), settings).await;
+        let server = server.with_context(|| format!("the server cannot listen on {address} ([server] listen)"))?;
+        server.attachment().write(&host.project.dir).context("the server's address cannot be written")?;
+        Some(server)
+    };
+    if !options.quiet && !options.once {
+        if let Some(beacon) = &beacon {
+            eprintln!("beacon   http://{}", beacon.address());
+        }
+        if let Some(server) = &server {
+            eprintln!("server   http://{}", server.attachment().address);
+        }
+        eprintln!("running; Ctrl-C stops");
+    }
+
+    let mut loop_settings = host.spec.settings.clone();
+    if let Some(rows) = options.epoch_rows {
+        loop_settings.epoch_rows_max = rows.max(1);
+    }
+    let dir = host.project.dir.clone();
+    let _lock = host.lock;
+    let run = Run {
+        core: host.core,
+        store: host.store,
+        inputs: inputs.inputs,
+        feeds,
+        settings: loop_settings,
+        environment: host.environment,
+        progress: shared.clone(),
+    };
+    let mode = if options.once { RunMode::Once } else { RunMode::Until };
+    let shown = tokio::spawn(show(shared, progress, options.quiet));
+    let summary = runtime::run(run, mode, controls, stop.subscribe()).await;
+    shown.abort();
+    if let Some(beacon) = beacon {
+        beacon.stop().await;
+    }
+    for topic in inputs.topics.values() {
+        topic.close();
+    }
+    if let Some(server) = server {
+        let _ = server.attachment().remove(&dir);
+        server.stop().await;
+    }
+    let summary = summary?;
+    if !options.quiet {
+        eprintln!("epoch {}, {} rows taken in", summary.epoch, summary.rows);
+    }
+    for (name, reason) in &summary.behind {
+        eprintln!("sink {name} does not hold the last epoch: {reason}");
+    }
+    Ok(summary)
+}
+
+/// Keeps a line of progress up to date.
+async fn show(shared: Arc<runtime::Progress>, progress: Progress, quiet: bool) {
+    if quiet || !std::io::stderr().is_terminal() {
+        return;
+    }
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (epoch, rows) = *shared.admitted.lock();
+        let waiting = shared.waiting.lock().clone().map(|w| format!("; waiting: {w}")).unwrap_or_default();
+        let failing: Vec<String> =
+            shared.input_failures.lock().iter().map(|(name, why)| format!("; {name}: {why}")).collect();
+        progress.line(&format!(
+            "epoch {epoch}, {rows} rows, {} rows/s{waiting}{}",
+            rows - before,
+            failing.join("")
+        ));
+        before = rows;
+    }
+}

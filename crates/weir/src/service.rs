@@ -1,0 +1,438 @@
+//! What the server and the command line ask of a pipeline: queries at one epoch, lookups, status, verification.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::config::Dialect;
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot, watch};
+use weir_incremental::Relation;
+use weir_incremental::batch::BatchLimits;
+use weir_incremental::planner::{ModelPlan, Planner};
+use weir_journal::Hash;
+use weir_pipeline::contents::{Contents, Snapshot};
+use weir_pipeline::core::SharedLedger;
+use weir_pipeline::keyed::SharedIndex;
+use weir_pipeline::replay::prepare_replay;
+use weir_pipeline::runtime::{Control as LoopControl, Progress};
+use weir_pipeline::spec::PipelineSpec;
+use weir_pipeline::verify::{Verification, verify};
+use weir_server::{
+    Backend, Control, Failure, FailureKind, KeyColumn, Lookup, Place, QueryAnswer, QueryLimits,
+};
+
+/// A pipeline as seen from outside, running or only recovered.
+pub struct Service {
+    spec: Arc<PipelineSpec>,
+    contents: Arc<Contents>,
+    indexes: BTreeMap<Relation, SharedIndex>,
+    ledger: SharedLedger,
+    progress: Arc<Progress>,
+    control: Option<mpsc::Sender<LoopControl>>,
+    stop: Option<watch::Sender<bool>>,
+    started: std::time::Instant,
+}
+
+/// What a [`Service`] is made of.
+pub struct ServiceParts {
+    /// The project, compiled.
+    pub spec: Arc<PipelineSpec>,
+    /// Contents of all relations.
+    pub contents: Arc<Contents>,
+    /// Lookups of keyed models.
+    pub indexes: BTreeMap<Relation, SharedIndex>,
+    /// The ledger's file.
+    pub ledger: SharedLedger,
+    /// Progress of the loop.
+    pub progress: Arc<Progress>,
+    /// The loop, where one runs.
+    pub control: Option<mpsc::Sender<LoopControl>>,
+    /// Ends the run.
+    pub stop: Option<watch::Sender<bool>>,
+}
+
+fn internal(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Internal, error.to_string())
+}
+
+impl Service {
+    /// A service over a pipeline.
+    pub fn new(parts: ServiceParts) -> Self {
+        Self {
+            spec: parts.spec,
+            contents: parts.contents,
+            indexes: parts.indexes,
+            ledger: parts.ledger,
+            progress: parts.progress,
+            control: parts.control,
+            stop: parts.stop,
+            started: std::time::Instant::now(),
+        }
+    }
+
+    /// Entries of the ledger as JSON, oldest first.
+    fn ledger_entries(&self) -> Result<Vec<serde_json::Value>, Failure> {
+        let mut entries = Vec::new();
+        let stored = self.ledger.lock().entries(0);
+        for entry in stored {
+            let entry = entry.map_err(internal)?;
+            let mut value: serde_json::Value = serde_json::from_slice(&entry.payload).map_err(internal)?;
+            value["hash"] = json!(entry.hash.to_string());
+            entries.push(value);
+        }
+        Ok(entries)
+    }
+
+    /// The tables of a snapshot that a statement names, system relations among them.
+    async fn tables(
+        &self,
+        snapshot: &Snapshot,
+        names: &[Relation],
+    ) -> Result<Vec<(Relation, Arc<dyn TableProvider>)>, Failure> {
+        let mut tables = Vec::new();
+        for name in names {
+            let table = match name.as_ref() {
+                "weir.sources" => self.sources_table(snapshot)?,
+                "weir.models" => self.models_table(snapshot)?,
+                "weir.epochs" => epochs_table(&self.ledger_entries()?)?,
+                "weir.ledger" => ledger_table(&self.ledger_entries()?)?,
+                "weir.sinks" => self.sinks_table()?,
+                _ => match snapshot.table(name).await {
+                    Ok(table) => table,
+                    Err(weir_pipeline::contents::ContentsError::Unknown(_)) => continue,
+                    Err(error) => return Err(internal(error)),
+                },
+            };
+            tables.push((name.clone(), table));
+        }
+        Ok(tables)
+    }
+
+    fn sources_table(&self, snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>, Failure> {
+        let counts = self.contents.counts();
+        let sources = &self.spec.sources;
+        let count = |pick: fn(&weir_pipeline::admission::Counts) -> u64| -> ArrayRef {
+            let of = |s: &weir_pipeline::spec::SourceSpec| counts.get(s.name.as_ref()).map_or(0, pick) as i64;
+            Arc::new(sources.iter().map(of).collect::<Int64Array>())
+        };
+        let rows = sources.iter().map(|s| snapshot.totals(&s.name).rows).collect::<Int64Array>();
+        memory_table(vec![
+            ("name", strings(sources.iter().map(|s| s.name.to_string()))),
+            ("input", strings(sources.iter().map(|s| s.input.clone()))),
+            ("records", count(|c| c.records)),
+            ("quarantined", count(|c| c.quarantined)),
+            ("admitted", count(|c| c.admitted)),
+            ("late", count(|c| c.late)),
+            ("duplicate", count(|c| c.duplicate)),
+            ("superseded", count(|c| c.superseded)),
+            ("rows", Arc::new(rows)),
+        ])
+    }
+
+    fn models_table(&self, snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>, Failure> {
+        let models = &self.spec.models;
+        let rows = models.iter().map(|m| snapshot.totals(&m.plan.name).rows).collect::<Int64Array>();
+        let checksums = models.iter().map(|m| format!("{:032x}", snapshot.totals(&m.plan.name).checksum));
+        memory_table(vec![
+            ("name", strings(models.iter().map(|m| m.plan.name.to_string()))),
+            ("key", strings(models.iter().map(|m| m.key.join(", ")))),
+            ("rows", Arc::new(rows)),
+            ("append_only", Arc::new(models.iter().map(|m| Some(m.plan.append_only)).collect::<BooleanArray>())),
+            ("checksum", strings(checksums)),
+            ("reads", strings(models.iter().map(|m| m.plan.reads.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")))),
+        ])
+    }
+
+    fn sinks_table(&self) -> Result<Arc<dyn TableProvider>, Failure> {
+        let feeds: Vec<_> =
+            self.progress.feeds.lock().iter().map(|(name, status)| (name.clone(), status.lock().clone())).collect();
+        memory_table(vec![
+            ("name", strings(feeds.iter().map(|f| f.0.clone()))),
+            ("relation", strings(feeds.iter().map(|f| f.1.relation.clone()))),
+            ("epoch", Arc::new(feeds.iter().map(|f| f.1.cursor.map(|c| c as i64)).collect::<Int64Array>())),
+            ("failure", Arc::new(feeds.iter().map(|f| f.1.failure.clone()).collect::<StringArray>())),
+        ])
+    }
+
+    /// Computes the ledger's chain again; the first entry that does not fit is an error.
+    fn verify_ledger(&self) -> Result<u64, Failure> {
+        let stored = self.ledger.lock().entries(0);
+        let mut head = Hash::default();
+        let mut count = 0;
+        for entry in stored {
+            let entry = entry.map_err(internal)?;
+            if head.next(entry.epoch, &entry.payload) != entry.hash {
+                let message = format!("the ledger's entry of epoch {} does not fit the one before", entry.epoch);
+                return Err(Failure::new(FailureKind::Internal, message));
+            }
+            head = entry.hash;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Verifies all models at the present epoch.
+    pub async fn verify_all(&self, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<Verification, Failure> {
+        let snapshot = self.contents.pin();
+        let sources: Vec<Relation> = self.spec.sources.iter().map(|s| s.name.clone()).collect();
+        let models: Vec<ModelPlan> = self.spec.models.iter().map(|m| m.plan.clone()).collect();
+        self.verify_ledger()?;
+        verify(&snapshot, &sources, &models, BatchLimits::default(), progress).await.map_err(internal)
+    }
+}
+
+fn strings(values: impl Iterator<Item = String>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<StringArray>())
+}
+
+fn memory_table(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>, Failure> {
+    let fields: Vec<Field> = columns.iter().map(|(n, c)| Field::new(*n, c.data_type().clone(), true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch =
+        RecordBatch::try_new(schema.clone(), columns.into_iter().map(|c| c.1).collect()).map_err(internal)?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]]).map_err(internal)?))
+}
+
+fn epochs_table(entries: &[serde_json::Value]) -> Result<Arc<dyn TableProvider>, Failure> {
+    let sum = |entry: &serde_json::Value, part: &str, field: &str| -> i64 {
+        let values = entry[part].as_object().into_iter().flat_map(|o| o.values());
+        values.filter_map(|v| v[field].as_i64()).sum()
+    };
+    let clocks = entries.iter().map(|e| e["clock"].as_i64()).collect::<TimestampMicrosecondArray>();
+    let column = |part: &'static str, field: &'static str| -> ArrayRef {
+        Arc::new(entries.iter().map(|e| sum(e, part, field)).collect::<Int64Array>())
+    };
+    memory_table(vec![
+        ("epoch", Arc::new(entries.iter().map(|e| e["epoch"].as_i64()).collect::<Int64Array>())),
+        ("clock", Arc::new(clocks)),
+        ("records", column("inputs", "records")),
+        ("unrouted", column("inputs", "unrouted")),
+        ("bytes", column("inputs", "bytes")),
+        ("admitted", column("sources", "admitted")),
+        ("quarantined", column("sources", "quarantined")),
+        ("inserted", column("relations", "inserted")),
+        ("deleted", column("relations", "deleted")),
+    ])
+}
+
+/// One row for each relation and source of each entry.
+fn ledger_table(entries: &[serde_json::Value]) -> Result<Arc<dyn TableProvider>, Failure> {
+    let mut rows: Vec<(i64, String, &serde_json::Value, &serde_json::Value, String)> = Vec::new();
+    let null = &serde_json::Value::Null;
+    for entry in entries {
+        let epoch = entry["epoch"].as_i64().unwrap_or_default();
+        let hash = entry["hash"].as_str().unwrap_or_default().to_owned();
+        let mut names: Vec<&String> = Vec::new();
+        for part in ["sources", "relations"] {
+            names.extend(entry[part].as_object().into_iter().flat_map(|o| o.keys()));
+        }
+        names.sort();
+        names.dedup();
+        for name in names {
+            let pick = |part: &str| entry[part].get(name).unwrap_or(null);
+            rows.push((epoch, name.clone(), pick("sources"), pick("relations"), hash.clone()));
+        }
+    }
+    let number = |from_source: bool, field: &'static str| -> ArrayRef {
+        let of = |r: &(i64, String, &serde_json::Value, &serde_json::Value, String)| {
+            (if from_source { r.2 } else { r.3 })[field].as_i64()
+        };
+        Arc::new(rows.iter().map(of).collect::<Int64Array>())
+    };
+    memory_table(vec![
+        ("epoch", Arc::new(rows.iter().map(|r| r.0).collect::<Int64Array>())),
+        ("relation", strings(rows.iter().map(|r| r.1.clone()))),
+        ("records", number(true, "records")),
+        ("framed", number(true, "rows")),
+        ("quarantined", number(true, "quarantined")),
+        ("admitted", number(true, "admitted")),
+        ("late", number(true, "late")),
+        ("duplicate", number(true, "duplicate")),
+        ("superseded", number(true, "superseded")),
+        ("inserted", number(false, "inserted")),
+        ("deleted", number(false, "deleted")),
+        ("rows", number(false, "rows")),
+        ("checksum", Arc::new(rows.iter().map(|r| r.3["checksum"].as_str()).collect::<StringArray>())),
+        ("hash", strings(rows.iter().map(|r| r.4.clone()))),
+    ])
+}
+
+#[async_trait]
+impl Backend for Service {
+    async fn query(&self, sql: &str, limits: &QueryLimits) -> Result<QueryAnswer, Failure> {
+        let snapshot = self.contents.pin();
+        let mut known: Vec<Relation> = snapshot.relations().map(|i| i.name.clone()).collect();
+        known.extend(["weir.sources", "weir.models", "weir.epochs", "weir.ledger", "weir.sinks"].map(Relation::from));
+        let names = named_relations(sql, &known).map_err(query_failure)?;
+        let tables = self.tables(&snapshot, &names).await?;
+        let planner = Planner::new(&weir_functions::register).map_err(internal)?;
+        let limits = BatchLimits { memory_max: Some(limits.memory_max), ..BatchLimits::default() };
+        let session = planner.query_session(&tables, snapshot.clock, limits).map_err(internal)?;
+        let frame = session.sql(sql).await.map_err(|e| with_hint(query_failure(e), &known))?;
+        let answer = frame.execute_stream().await.map_err(query_failure)?;
+        let epoch = snapshot.epoch;
+        let schema: SchemaRef = answer.schema();
+        // The pin lives as long as the answer is read.
+        let batches = answer.map(move |batch| {
+            let _pinned = &snapshot;
+            batch.map_err(query_failure)
+        });
+        Ok(QueryAnswer { epoch, schema, batches: Box::pin(batches) })
+    }
+
+    fn key(&self, table: &str) -> Result<Vec<KeyColumn>, Failure> {
+        let relations = self.spec.relations();
+        let Some(info) = relations.iter().find(|r| r.name.as_ref() == table) else {
+            return Err(Failure::new(FailureKind::NotFound, format!("there is no relation `{table}`")));
+        };
+        if info.key.is_empty() || !self.indexes.contains_key(&info.name) {
+            let mut failure = Failure::new(FailureKind::Conflict, format!("`{table}` is not a model with a key"));
+            failure.hint = Some("declare one: `-- weir: key = [\"column\"]`".into());
+            return Err(failure);
+        }
+        let column = |name: &String| KeyColumn {
+            name: name.clone(),
+            data_type: info.schema.field_with_name(name).map_or(DataType::Null, |f| f.data_type().clone()),
+        };
+        Ok(info.key.iter().map(column).collect())
+    }
+
+    fn lookup(&self, table: &str, key: &[ArrayRef]) -> Result<Lookup, Failure> {
+        let Some(index) = self.indexes.get(table) else {
+            return Err(Failure::new(FailureKind::NotFound, format!("there is no keyed model `{table}`")));
+        };
+        let row = index.read().lookup(key).map_err(internal)?;
+        Ok(Lookup { epoch: self.contents.now().0, row })
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let (epoch, clock) = self.contents.now();
+        let totals = self.contents.totals();
+        let (_, rows) = *self.progress.admitted.lock();
+        let feeds: BTreeMap<String, _> =
+            self.progress.feeds.lock().iter().map(|(n, s)| (n.clone(), s.lock().clone())).collect();
+        let rows_of = |name: &str| totals.get(name).map_or(0, |t| t.rows);
+        let models: BTreeMap<&str, _> =
+            self.spec.models.iter().map(|m| (m.plan.name.as_ref(), json!({"rows": rows_of(&m.plan.name)}))).collect();
+        let counts = self.contents.counts();
+        let sources: BTreeMap<&str, _> = self
+            .spec
+            .sources
+            .iter()
+            .map(|s| {
+                let counts = counts.get(s.name.as_ref()).copied().unwrap_or_default();
+                (s.name.as_ref(), json!({"rows": rows_of(&s.name), "counts": counts}))
+            })
+            .collect();
+        json!({
+            "running": self.control.is_some(),
+            "epoch": epoch,
+            "clock": clock,
+            "landed": self.contents.landed_epoch(),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "admitted_since_start": rows,
+            "sources": sources,
+            "models": models,
+            "quarantined": rows_of(weir_pipeline::spec::QUARANTINE),
+            "late": rows_of(weir_pipeline::spec::LATE),
+            "errors": rows_of(weir_pipeline::spec::ERRORS),
+            "sinks": feeds,
+            "input_failures": *self.progress.input_failures.lock(),
+            "waiting": *self.progress.waiting.lock(),
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn verify(&self, _models: &[String]) -> Result<serde_json::Value, Failure> {
+        let verification = self.verify_all(&|_| {}).await?;
+        let mut value = serde_json::to_value(&verification).map_err(internal)?;
+        value["same"] = json!(verification.equal());
+        Ok(value)
+    }
+
+    async fn control(&self, order: Control) -> Result<serde_json::Value, Failure> {
+        let stopping = || Failure::new(FailureKind::Unavailable, "the pipeline is not running");
+        match order {
+            Control::Stop => {
+                let stop = self.stop.as_ref().ok_or_else(stopping)?;
+                stop.send_replace(true);
+                Ok(json!({"stopping": true}))
+            }
+            Control::Replay { source, late } => {
+                let control = self.control.as_ref().ok_or_else(stopping)?;
+                let index = self.spec.sources.iter().position(|s| s.name.as_ref() == source);
+                let Some(index) = index else {
+                    return Err(Failure::new(FailureKind::NotFound, format!("there is no source `{source}`")));
+                };
+                let snapshot = self.contents.pin();
+                let reader = &self.spec.sources[index].reader;
+                let Some(part) = prepare_replay(&snapshot, index, reader, late).await.map_err(internal)? else {
+                    return Ok(json!({"replayed": 0, "admitted": 0}));
+                };
+                let replayed: usize = part.chunks.iter().map(|c| c.len()).sum();
+                let (answer, report) = oneshot::channel();
+                control.send(LoopControl::Replay(part, answer)).await.map_err(|_| stopping())?;
+                let report = report.await.map_err(|_| stopping())?.map_err(internal)?;
+                Ok(json!({"replayed": replayed, "admitted": report.rows, "epoch": report.epoch}))
+            }
+            Control::Backfill { .. } | Control::Apply => Err(Failure {
+                hint: Some("stop `weir run` first, then give the command again".into()),
+                ..Failure::new(FailureKind::Conflict, "a rebuild needs the pipeline to be stopped")
+            }),
+        }
+    }
+}
+
+/// The relations that a statement reads; all that are known where it asks for the catalog.
+fn named_relations(sql: &str, known: &[Relation]) -> Result<Vec<Relation>, DataFusionError> {
+    let statement = SessionContext::new().state().sql_to_statement(sql, &Dialect::Generic)?;
+    let (references, _) = datafusion::sql::resolve::resolve_table_references(&statement, true)?;
+    let mut names = Vec::new();
+    for reference in references {
+        let name = match reference.schema() {
+            None | Some("public") => reference.table().to_owned(),
+            Some("information_schema") => return Ok(known.to_vec()),
+            Some(schema) => format!("{schema}.{}", reference.table()),
+        };
+        names.extend(known.iter().find(|k| k.as_ref() == name).cloned());
+    }
+    if names.is_empty() {
+        // SHOW TABLES, or a name that is not there: the answer needs to know what is.
+        return Ok(known.to_vec());
+    }
+    Ok(names)
+}
+
+fn with_hint(mut failure: Failure, known: &[Relation]) -> Failure {
+    if failure.kind == FailureKind::Request && failure.message.contains("not found") && failure.hint.is_none() {
+        let names: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
+        failure.hint = Some(format!("relations: {}", names.join(", ")));
+    }
+    failure
+}
+
+fn query_failure(error: DataFusionError) -> Failure {
+    let place = error.diagnostic().and_then(|d| d.span).map(|span| Place {
+        line: u32::try_from(span.start.line).unwrap_or(u32::MAX),
+        column: u32::try_from(span.start.column).unwrap_or(u32::MAX),
+    });
+    let kind = match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => FailureKind::Limit,
+        DataFusionError::Internal(_) | DataFusionError::External(_) | DataFusionError::IoError(_) => {
+            FailureKind::Internal
+        }
+        _ => FailureKind::Request,
+    };
+    Failure { place, ..Failure::new(kind, error.strip_backtrace()) }
+}

@@ -1,0 +1,133 @@
+//! Joins the pipeline's contracts with the connectors: inputs for sources, destinations for sinks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use weir_connectors::lake::LakeOptions;
+use weir_connectors::sinks::lake::LakeSink;
+use weir_connectors::sinks::postgres::PostgresSink;
+use weir_connectors::sources::beacon::BeaconInput;
+use weir_connectors::sources::files::{FilesInput, FilesSettings};
+use weir_environment::Environment;
+use weir_incremental::planner::Planner;
+use weir_journal::{Topic, TopicOptions};
+use weir_pipeline::compile::format_of;
+use weir_pipeline::feed::FeedSpec;
+use weir_pipeline::input::{InputError, InputRef};
+use weir_pipeline::prepare::SourceReader;
+use weir_pipeline::sink::{Feed, Sink as Destination};
+use weir_pipeline::spec::PipelineSpec;
+use weir_project::{OnError, Project, SinkKind, SourceKind};
+
+use crate::host::Host;
+
+/// Open inputs with the readers of their sources, and the topics that the beacon writes.
+pub struct Inputs {
+    /// For the loop.
+    pub inputs: BTreeMap<String, (InputRef, Vec<Arc<SourceReader>>)>,
+    /// For the beacon's listener.
+    pub topics: BTreeMap<String, Arc<Topic>>,
+}
+
+/// Options of the embedded log, from the settings.
+pub fn topic_options(project: &Project) -> TopicOptions {
+    let log = &project.settings.log;
+    TopicOptions {
+        segment_bytes: log.segment_bytes,
+        queue_bytes_max: usize::try_from(log.queue_bytes_max).unwrap_or(usize::MAX),
+        disk_reserve_bytes: log.disk_reserve,
+        ..TopicOptions::default()
+    }
+}
+
+/// Opens every input of the project.
+pub fn open_inputs(environment: &Environment, project: &Project, spec: &PipelineSpec) -> anyhow::Result<Inputs> {
+    let mut inputs = BTreeMap::new();
+    let mut topics = BTreeMap::new();
+    for (name, indices) in spec.inputs() {
+        let readers = indices.iter().map(|i| spec.sources[*i].reader.clone()).collect();
+        // Every input in the spec comes from a source of the project.
+        let Some(source) = project.sources.iter().find(|s| s.input == name) else { continue };
+        let input: InputRef = match &source.kind {
+            SourceKind::Beacon => {
+                let folder = project.settings.log.path.join(&name);
+                environment.storage.create_dir_all(&folder)?;
+                let topic = Topic::open(environment, &folder, topic_options(project))
+                    .with_context(|| format!("topic `{name}` of the log"))?;
+                topics.insert(name.clone(), topic.clone());
+                Arc::new(BeaconInput::new(topic))
+            }
+            SourceKind::Files(files) => {
+                let folder = spec.folder.join("files");
+                environment.storage.create_dir_all(&folder)?;
+                let settings = FilesSettings {
+                    root: project.dir.clone(),
+                    pattern: files.path.to_string_lossy().into_owned(),
+                    format: format_of(source)?,
+                    settle: files.settle,
+                    catalogue: folder.join(format!("{name}.catalogue")),
+                    clock: environment.clock.clone(),
+                };
+                let opened = FilesInput::open(settings);
+                Arc::new(opened.map_err(|e| anyhow::anyhow!("source `{}`: {e}", source.name))?)
+            }
+        };
+        inputs.insert(name, (input, readers));
+    }
+    Ok(Inputs { inputs, topics })
+}
+
+/// Opens every sink of the project. Connects to nothing yet.
+pub async fn open_sinks(host: &Host) -> anyhow::Result<Vec<FeedSpec>> {
+    let mut feeds = Vec::new();
+    for sink in &host.project.sinks {
+        let file = sink.file.display();
+        let Some(schema) = host.spec.schema(&sink.from) else {
+            anyhow::bail!("{file}: there is no relation `{}`", sink.from);
+        };
+        let info = host.spec.relations().into_iter().find(|r| r.name == sink.from);
+        let model = host.project.models.iter().find(|m| m.name == sink.from);
+        let fingerprint = model.map_or_else(String::new, |m| m.plan.fingerprint.clone());
+        let generation = host.generations.get(sink.from.as_ref()).copied().unwrap_or_default();
+        let filter = sink.where_sql.as_deref().unwrap_or_default();
+        let feed = Feed {
+            relation: sink.from.clone(),
+            schema: schema.clone(),
+            key: info.as_ref().map(|i| i.key.clone()).unwrap_or_default(),
+            append_only: info.as_ref().is_some_and(|i| i.append_only),
+            version: format!("{fingerprint}.{generation}.{filter}"),
+        };
+        let predicate = match &sink.where_sql {
+            None => None,
+            Some(sql) => {
+                let planner = Planner::new(&weir_functions::register)?;
+                Some(planner.expression(&schema, sql).map_err(|e| anyhow::anyhow!("{file}: {e}"))?)
+            }
+        };
+        let destination: Box<dyn Destination> = match &sink.kind {
+            SinkKind::Postgres(options) => {
+                let url = options.url.resolve().map_err(|e| anyhow::anyhow!("{file}: {e}"))?;
+                let table = format!("{}.{}", options.schema, options.table);
+                let opened = PostgresSink::new(&sink.name, url.expose(), &table, feed);
+                Box::new(opened.map_err(|e| anyhow::anyhow!("{file}: {e}"))?)
+            }
+            SinkKind::Lake(options) => {
+                let folder = host.project.settings.lake.path.join("published").join(options.table.replace('.', "/"));
+                host.environment.storage.create_dir_all(&folder)?;
+                let opened = LakeSink::open(&folder.to_string_lossy(), feed, LakeOptions::default()).await;
+                Box::new(opened.map_err(|e| anyhow::anyhow!("{file}: {e}"))?)
+            }
+        };
+        let hold = sink.on_error.clone().or_else(|| model.map(|m| m.on_error.clone()));
+        feeds.push(FeedSpec {
+            name: sink.name.clone(),
+            relation: sink.from.clone(),
+            predicate,
+            where_sql: sink.where_sql.clone(),
+            hold_on_error: matches!(hold, Some(OnError::Hold)),
+            sink: destination,
+        });
+    }
+    Ok(feeds)
+}
