@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use weir_incremental::planner::Planner;
 use weir_project::{OnError, Project, Source};
-use weir_schemas::{CsvOptions, FormatOptions, FormatRef};
 
 use crate::prepare::{SourceReader, SourceReaderSpec};
 use crate::spec::{LoopSettings, ModelSpec, PipelineSpec, SourceSpec};
@@ -32,27 +31,10 @@ fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The format of a source, with its options.
-pub fn format_of(source: &Source) -> Result<FormatRef, CompileError> {
-    let given = &source.format_options;
-    let mut csv = CsvOptions::default();
-    if let Some(delimiter) = given.get("delimiter").and_then(|d| d.bytes().next()) {
-        csv.delimiter = delimiter;
-    }
-    if given.get("header").is_some_and(|h| h == "false") {
-        csv.header = Some(source.contract.columns.iter().map(|c| c.name.clone()).collect());
-    }
-    csv.null.extend(given.get("null").filter(|n| !n.is_empty()).cloned());
-    weir_schemas::format_by_name(&source.format, &FormatOptions { csv }).map_err(|error| CompileError {
-        file: source.file.display().to_string(),
-        message: error.to_string(),
-    })
-}
-
 /// Compiles one source.
 pub fn compile_source(source: &Source) -> Result<SourceSpec, CompileError> {
     let fail = |message: String| CompileError { file: source.file.display().to_string(), message };
-    let format = format_of(source)?;
+    let format = source.decoding.clone();
     let schema = nullable(&source.schema);
     let raw = nullable(&format.decoder(&source.contract).schema());
     let planner = Planner::new(&weir_functions::register).map_err(|e| fail(e.to_string()))?;

@@ -130,12 +130,7 @@ impl Contents {
     }
 
     /// Makes an epoch's changes readable, all at once. Epochs that are landed already only count.
-    pub fn publish(
-        &self,
-        epoch: EpochNumber,
-        clock: i64,
-        changes: Vec<Change>,
-    ) -> Result<(), EngineError> {
+    pub fn publish(&self, epoch: EpochNumber, clock: i64, changes: Vec<Change>) -> Result<(), EngineError> {
         let mut failure = None;
         {
             let mut inner = self.inner.write();
@@ -149,7 +144,11 @@ impl Contents {
                 tail.checksum = tail.checksum.wrapping_add(change.checksum);
                 if epoch > landed && !change.delta.is_empty() {
                     // Readers of what only grows take rows as they are: each row stands for itself.
-                    let expanded = if tail.info.append_only { change.delta.expand().map(Delta::inserts) } else { Ok(change.delta) };
+                    let expanded = if tail.info.append_only {
+                        change.delta.expand().map(Delta::inserts)
+                    } else {
+                        Ok(change.delta)
+                    };
                     match expanded {
                         Ok(delta) => {
                             tail.bytes += bytes_of(&delta);
@@ -442,11 +441,7 @@ impl Snapshot {
     }
 
     /// The consolidated change of a relation between two epochs, or None when history no longer tells.
-    pub async fn changes_since(
-        &self,
-        relation: &Relation,
-        after: EpochNumber,
-    ) -> Result<Option<Delta>, ContentsError> {
+    pub async fn changes_since(&self, relation: &Relation, after: EpochNumber) -> Result<Option<Delta>, ContentsError> {
         if after < self.landed && after < self.history.horizon(relation) {
             return Ok(None);
         }

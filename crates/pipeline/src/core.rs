@@ -11,9 +11,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -29,7 +27,9 @@ use weir_journal::{EpochJournal, EpochJournalOptions, JournalError, Ledger, Ledg
 use crate::EpochNumber;
 use crate::admission::{Admission, Counts};
 use crate::contents::{Change, Contents, Totals};
-use crate::frames::{self, CheckpointRecord, CommitRecord, FRAME_ADMITTED, FRAME_SYSTEM, FRAMES_VERSION, InputPosition};
+use crate::frames::{
+    self, CheckpointRecord, CommitRecord, FRAME_ADMITTED, FRAME_SYSTEM, FRAMES_VERSION, InputPosition,
+};
 use crate::history::History;
 use crate::keyed::{KeyIndex, Positions, SharedIndex};
 use crate::prepare::{PreparedChunk, SetAside};
@@ -255,7 +255,8 @@ impl Core {
         store: &CheckpointStore,
         with_models: bool,
     ) -> Result<Self, PipelineError> {
-        let journal = EpochJournal::open(environment, spec.folder.join(folders::JOURNAL), EpochJournalOptions::default())?;
+        let journal =
+            EpochJournal::open(environment, spec.folder.join(folders::JOURNAL), EpochJournalOptions::default())?;
         let ledger = Ledger::open(environment, spec.folder.join(folders::LEDGER), LedgerOptions::default())?;
         let ledger = Arc::new(Mutex::new(ledger));
         let plans: Vec<_> = spec.models.iter().map(|m| m.plan.clone()).collect();
@@ -270,12 +271,13 @@ impl Core {
         }
 
         let checkpoint = store.latest()?;
-        let checkpoint_record: Option<CheckpointRecord> = match &checkpoint {
-            None => None,
-            Some((epoch, payload)) => Some(serde_json::from_slice(payload).map_err(|e| {
-                PipelineError::State(format!("the checkpoint of epoch {epoch} cannot be read: {e}"))
-            })?),
-        };
+        let checkpoint_record: Option<CheckpointRecord> =
+            match &checkpoint {
+                None => None,
+                Some((epoch, payload)) => Some(serde_json::from_slice(payload).map_err(|e| {
+                    PipelineError::State(format!("the checkpoint of epoch {epoch} cannot be read: {e}"))
+                })?),
+            };
         let start = checkpoint.as_ref().map_or(0, |(epoch, _)| *epoch);
         let last = checkpoint_record.as_ref().map(|r| r.commit.clone()).unwrap_or_default();
         let contents = Arc::new(Contents::new(history, start, last.clock, spec.relations()));
@@ -485,9 +487,10 @@ impl Core {
         let mut admitted = 0;
         for (index, part) in sources {
             let spec = &self.spec.sources[index];
-            part.counts
-                .check()
-                .map_err(|detail| PipelineError::Conservation { epoch, detail: format!("source `{}`: {detail}", spec.name) })?;
+            part.counts.check().map_err(|detail| PipelineError::Conservation {
+                epoch,
+                detail: format!("source `{}`: {detail}", spec.name),
+            })?;
             admitted += part.counts.admitted;
             record.counts.entry(spec.name.to_string()).or_default().add(&part.counts);
             record.watermarks.insert(spec.name.to_string(), self.admissions[index].watermarks.clone());
@@ -621,8 +624,8 @@ impl Core {
 
     /// Commits a computed epoch and makes it readable.
     pub fn commit(&mut self, pending: &mut PendingEpoch) -> Result<EpochReport, CommitError> {
-        let payload = serde_json::to_vec(&pending.record)
-            .map_err(|e| CommitError::Fatal(PipelineError::State(e.to_string())))?;
+        let payload =
+            serde_json::to_vec(&pending.record).map_err(|e| CommitError::Fatal(PipelineError::State(e.to_string())))?;
         let written = (|| {
             self.journal.begin(pending.epoch, &[])?;
             for (kind, name, bytes) in &pending.frames {

@@ -226,7 +226,11 @@ impl SourceReader {
                 let value = expression.evaluate(batch).and_then(|v| v.into_array(batch.num_rows()));
                 let value = value.map_err(|e| e.strip_backtrace())?;
                 let wanted = self.schema.field(columns.len()).data_type();
-                let value = if value.data_type() == wanted { value } else { cast(&value, wanted).map_err(|e| e.to_string())? };
+                let value = if value.data_type() == wanted {
+                    value
+                } else {
+                    cast(&value, wanted).map_err(|e| e.to_string())?
+                };
                 columns.push(value);
             }
             RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| e.to_string())
@@ -266,7 +270,12 @@ impl SourceReader {
     }
 
     /// Event times, and the rows whose time cannot be: (row, reason, message).
-    fn times(&self, rows: &RecordBatch, records: &[u32], arrivals: &[i64]) -> (Vec<i64>, Vec<(usize, &'static str, String)>) {
+    fn times(
+        &self,
+        rows: &RecordBatch,
+        records: &[u32],
+        arrivals: &[i64],
+    ) -> (Vec<i64>, Vec<(usize, &'static str, String)>) {
         let arrived: Vec<i64> = records.iter().map(|r| arrivals[*r as usize]).collect();
         let Some(column) = self.time else { return (arrived, Vec::new()) };
         let name = self.schema.field(column).name();
@@ -351,9 +360,7 @@ pub fn prepare_chunk(sources: &[Arc<SourceReader>], chunk: Chunk) -> PreparedChu
     broken.sort_unstable();
     broken.dedup();
     let everything_claimed = masks.iter().any(Option::is_none);
-    if !everything_claimed
-        && let Some(Some(first)) = masks.first_mut()
-    {
+    if !everything_claimed && let Some(Some(first)) = masks.first_mut() {
         // A record that nobody can read is quarantined once, under the first source by name.
         for record in &broken {
             first[*record as usize] = true;

@@ -80,7 +80,7 @@ pub async fn rebuild(
     let mut dataflow = Dataflow::build(&plans, &inputs)?;
     let mut sums: BTreeMap<Relation, Sum> = BTreeMap::new();
     let collect = |sums: &mut BTreeMap<Relation, Sum>,
-                       output: weir_incremental::dataflow::StepOutput|
+                   output: weir_incremental::dataflow::StepOutput|
      -> Result<(), PipelineError> {
         for (name, delta) in output.models {
             sums.entry(name).or_insert(Sum { parts: Vec::new() }).add(delta)?;

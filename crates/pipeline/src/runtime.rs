@@ -13,7 +13,9 @@ use weir_incremental::checkpoint::CheckpointStore;
 
 use crate::EpochNumber;
 use crate::contents::Contents;
-use crate::core::{CommitError, Core, EpochInput, EpochPart, EpochReport, PendingCheckpoint, PipelineError, ReplayPart};
+use crate::core::{
+    CommitError, Core, EpochInput, EpochPart, EpochReport, PendingCheckpoint, PipelineError, ReplayPart,
+};
 use crate::feed::{self, FeedSpec, FeedStatus, SharedFeedStatus};
 use crate::frames::InputPosition;
 use crate::input::{Cursor, InputError, InputRef};
@@ -87,9 +89,14 @@ pub struct RunSummary {
 
 /// Messages to the loop.
 enum News {
-    Poll { input: usize, poll: PreparedPoll },
+    Poll {
+        input: usize,
+        poll: PreparedPoll,
+    },
     /// The input has no more (in [`RunMode::Once`]), or stopped for good.
-    End { failure: Option<PipelineError> },
+    End {
+        failure: Option<PipelineError>,
+    },
     Control(Control),
 }
 
@@ -296,8 +303,7 @@ pub async fn run(
 
     let mut feeds: Vec<(String, SharedFeedStatus, JoinHandle<bool>)> = Vec::new();
     for spec in run.feeds {
-        let status =
-            Arc::new(Mutex::new(FeedStatus { relation: spec.relation.to_string(), ..FeedStatus::default() }));
+        let status = Arc::new(Mutex::new(FeedStatus { relation: spec.relation.to_string(), ..FeedStatus::default() }));
         run.progress.feeds.lock().insert(spec.name.clone(), status.clone());
         let name = spec.name.clone();
         let task = feed::run(spec, contents.clone(), status.clone(), until.clone(), feed_stop.clone());
@@ -490,7 +496,8 @@ impl Loop {
                         () = tokio::time::sleep(rest) => {}
                         _ = stop.changed() => {}
                     }
-                    if self.environment.clock.elapsed().saturating_sub(self.epoch_at) < self.settings.epoch_interval_min {
+                    if self.environment.clock.elapsed().saturating_sub(self.epoch_at) < self.settings.epoch_interval_min
+                    {
                         continue;
                     }
                 }

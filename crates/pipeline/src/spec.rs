@@ -50,7 +50,8 @@ pub struct SourceSpec {
 impl SourceSpec {
     /// A fresh stateful half.
     pub fn admission(&self) -> Result<Admission, arrow::error::ArrowError> {
-        let dedupe = self.dedupe.as_ref().map(|(by, within)| Dedupe::new(&self.schema, by.clone(), *within)).transpose()?;
+        let dedupe =
+            self.dedupe.as_ref().map(|(by, within)| Dedupe::new(&self.schema, by.clone(), *within)).transpose()?;
         let keyed = if self.keys.is_empty() {
             None
         } else {

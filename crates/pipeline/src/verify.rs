@@ -132,7 +132,13 @@ async fn compare(
     let live = collect(snapshot.table(relation).await?, relation).await?;
     let wanted = checksum(batch_rows)?;
     if wanted == recorded.checksum && rows == recorded.rows && checksum(&live)? == wanted {
-        return Ok(Verdict { relation: relation.to_string(), rows, equal: true, differences: Vec::new(), differing: 0 });
+        return Ok(Verdict {
+            relation: relation.to_string(),
+            rows,
+            equal: true,
+            differences: Vec::new(),
+            differing: 0,
+        });
     }
     let mut parts: Vec<Delta> = Vec::new();
     for batch in batch_rows {

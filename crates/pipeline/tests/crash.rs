@@ -101,20 +101,13 @@ impl History for MemoryHistory {
 }
 
 fn column(name: &str, data_type: DataType) -> Column {
-    Column {
-        name: name.into(),
-        data_type,
-        required: false,
-        origin: Origin::Field(vec![name.into()]),
-        personal: false,
-    }
+    Column { name: name.into(), data_type, required: false, origin: Origin::Field(vec![name.into()]), personal: false }
 }
 
 fn source(name: &str, columns: Vec<Column>, keys: Vec<usize>, deleted: Option<usize>, predicate: &str) -> SourceSpec {
     let contract = Contract { columns, unknown: UnknownFields::Drop };
     let format = weir_schemas::format_by_name("json", &Default::default()).unwrap();
-    let fields: Vec<Field> =
-        contract.columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true)).collect();
+    let fields: Vec<Field> = contract.columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true)).collect();
     let schema: SchemaRef = Arc::new(Schema::new(fields));
     let planner = Planner::new(&weir_functions::register).unwrap();
     let reader = SourceReader::new(SourceReaderSpec {

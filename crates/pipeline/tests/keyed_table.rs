@@ -111,15 +111,8 @@ fn any_order_and_any_cut_give_the_same_table() {
 
 #[test]
 fn an_update_within_one_batch_is_one_change() {
-    let record = |value, offset| Record {
-        key: 1,
-        version: None,
-        value,
-        deleted: false,
-        arrival: 0,
-        partition: 0,
-        offset,
-    };
+    let record =
+        |value, offset| Record { key: 1, version: None, value, deleted: false, arrival: 0, partition: 0, offset };
     let mut table = table();
     let (rows, positions) = batch(&[record(1, 0), record(2, 1), record(3, 2)]);
     let applied = table.apply(&rows, &positions).unwrap();
