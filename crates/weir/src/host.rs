@@ -82,8 +82,6 @@ pub struct Host {
     pub project: Project,
     /// It, compiled.
     pub spec: Arc<PipelineSpec>,
-    /// The lake.
-    pub history: Arc<dyn History>,
     /// Checkpoints.
     pub store: Arc<CheckpointStore>,
     /// Recovered state.
@@ -230,8 +228,7 @@ impl Host {
             return Self::recover(environment, project, lock, accepted.generations).await;
         };
         let changes = Manifest::diff(&accepted.manifest, &manifest);
-        let lasting: Vec<Change> =
-            changes.iter().filter(|c| c.severity != ChangeSeverity::Harmless).cloned().collect();
+        let lasting: Vec<Change> = changes.iter().filter(|c| c.severity != ChangeSeverity::Harmless).cloned().collect();
         let mut pending = accepted.rebuilding.clone();
         if !lasting.is_empty() {
             match options.on_change {
@@ -296,10 +293,11 @@ impl Host {
         let spec = Arc::new(compile(&project)?);
         let (history, store) = stores(&environment, &project).await?;
         let core = {
-            let (environment, spec, history, store) = (environment.clone(), spec.clone(), history.clone(), store.clone());
+            let (environment, spec, history, store) =
+                (environment.clone(), spec.clone(), history.clone(), store.clone());
             tokio::task::spawn_blocking(move || Core::open(&environment, spec, history, &store)).await??
         };
-        Ok(Self { environment, project, spec, history, store, core, generations, lock })
+        Ok(Self { environment, project, spec, store, core, generations, lock })
     }
 }
 
@@ -316,7 +314,8 @@ async fn stores(
 
 /// Recovers the project as it was accepted, lands everything and writes a checkpoint.
 async fn settle(environment: &Environment, project: &Project, data: &Path) -> anyhow::Result<()> {
-    let Reading { project: Some(mut kept), .. } = Project::read(&data.join(ACCEPTED_FOLDER), project.profile.as_deref())
+    let Reading { project: Some(mut kept), .. } =
+        Project::read(&data.join(ACCEPTED_FOLDER), project.profile.as_deref())
     else {
         bail!("the accepted project in {} cannot be read", data.join(ACCEPTED_FOLDER).display());
     };

@@ -25,9 +25,7 @@ use weir_pipeline::replay::prepare_replay;
 use weir_pipeline::runtime::{Control as LoopControl, Progress};
 use weir_pipeline::spec::PipelineSpec;
 use weir_pipeline::verify::{Verification, verify};
-use weir_server::{
-    Backend, Control, Failure, FailureKind, KeyColumn, Lookup, Place, QueryAnswer, QueryLimits,
-};
+use weir_server::{Backend, Control, Failure, FailureKind, KeyColumn, Lookup, Place, QueryAnswer, QueryLimits};
 
 /// A pipeline as seen from outside, running or only recovered.
 pub struct Service {
@@ -147,7 +145,10 @@ impl Service {
             ("rows", Arc::new(rows)),
             ("append_only", Arc::new(models.iter().map(|m| Some(m.plan.append_only)).collect::<BooleanArray>())),
             ("checksum", strings(checksums)),
-            ("reads", strings(models.iter().map(|m| m.plan.reads.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")))),
+            (
+                "reads",
+                strings(models.iter().map(|m| m.plan.reads.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "))),
+            ),
         ])
     }
 
@@ -196,8 +197,7 @@ fn strings(values: impl Iterator<Item = String>) -> ArrayRef {
 fn memory_table(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>, Failure> {
     let fields: Vec<Field> = columns.iter().map(|(n, c)| Field::new(*n, c.data_type().clone(), true)).collect();
     let schema = Arc::new(Schema::new(fields));
-    let batch =
-        RecordBatch::try_new(schema.clone(), columns.into_iter().map(|c| c.1).collect()).map_err(internal)?;
+    let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|c| c.1).collect()).map_err(internal)?;
     Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]]).map_err(internal)?))
 }
 

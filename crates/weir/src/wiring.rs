@@ -12,9 +12,8 @@ use weir_connectors::sources::files::{FilesInput, FilesSettings};
 use weir_environment::Environment;
 use weir_incremental::planner::Planner;
 use weir_journal::{Topic, TopicOptions};
-use weir_pipeline::compile::format_of;
 use weir_pipeline::feed::FeedSpec;
-use weir_pipeline::input::{InputError, InputRef};
+use weir_pipeline::input::InputRef;
 use weir_pipeline::prepare::SourceReader;
 use weir_pipeline::sink::{Feed, Sink as Destination};
 use weir_pipeline::spec::PipelineSpec;
@@ -64,7 +63,7 @@ pub fn open_inputs(environment: &Environment, project: &Project, spec: &Pipeline
                 let settings = FilesSettings {
                     root: project.dir.clone(),
                     pattern: files.path.to_string_lossy().into_owned(),
-                    format: format_of(source)?,
+                    format: source.decoding.clone(),
                     settle: files.settle,
                     catalogue: folder.join(format!("{name}.catalogue")),
                     clock: environment.clock.clone(),

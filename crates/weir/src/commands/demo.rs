@@ -11,8 +11,8 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use weir_server::client::Client;
 use weir_server::Encoding;
+use weir_server::client::Client;
 
 use clap::Args;
 
@@ -47,9 +47,7 @@ Examples:
 pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
     let _ = global;
     let options = DemoOptions { seconds: arguments.seconds, rate: arguments.rate, seed: arguments.seed };
-    block_on(|stop| async move {
-        Ok(if demo(&options, stop.subscribe()).await? { Answer::Yes } else { Answer::No })
-    })
+    block_on(|stop| async move { Ok(if demo(&options, stop.subscribe()).await? { Answer::Yes } else { Answer::No }) })
 }
 
 /// How to show it.
@@ -129,9 +127,8 @@ pub async fn demo(options: &DemoOptions, mut stop: watch::Receiver<bool>) -> any
     super::new::write_shop(&dir)?;
     let (beacon, listen) = (free_port()?, free_port()?);
     let mut settings = std::fs::read_to_string(dir.join("weir.toml"))?;
-    settings.push_str(&format!(
-        "\n[server]\nlisten = \"127.0.0.1:{listen}\"\nbeacon_listen = \"127.0.0.1:{beacon}\"\n"
-    ));
+    settings
+        .push_str(&format!("\n[server]\nlisten = \"127.0.0.1:{listen}\"\nbeacon_listen = \"127.0.0.1:{beacon}\"\n"));
     std::fs::write(dir.join("weir.toml"), settings)?;
     println!("a shop in {}", dir.display());
 

@@ -84,7 +84,9 @@ fn report_changed(error: anyhow::Error) -> Failure {
         for change in &changed.changes {
             message.push_str(&format!("\n  {change}"));
         }
-        message.push_str("\nhelp: --on-change rebuild builds what changed from history; --on-change keep runs what was accepted");
+        message.push_str(
+            "\nhelp: --on-change rebuild builds what changed from history; --on-change keep runs what was accepted",
+        );
         if changed.needs_allow_drop {
             message.push_str("\nhelp: something would be dropped: add --allow-drop to allow that");
         }

@@ -2,9 +2,9 @@
 
 use futures::StreamExt;
 use weir_project::Project;
-use weir_server::{Backend, QueryLimits};
-use weir_server::client::Client;
 use weir_server::Encoding;
+use weir_server::client::Client;
+use weir_server::{Backend, QueryLimits};
 
 use clap::Args;
 

@@ -7,8 +7,8 @@ use anyhow::Context;
 use tokio::sync::{mpsc, oneshot, watch};
 use weir_pipeline::runtime::{self, Run, RunMode};
 use weir_project::Project;
-use weir_server::{Backend, Control};
 use weir_server::client::Client;
+use weir_server::{Backend, Control};
 
 use clap::Args;
 

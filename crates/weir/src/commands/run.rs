@@ -118,11 +118,8 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     let beacon = if inputs.topics.is_empty() || options.once {
         None
     } else {
-        let logs: BTreeMap<String, Arc<dyn EventLog>> = inputs
-            .topics
-            .iter()
-            .map(|(name, topic)| (name.clone(), topic.clone() as Arc<dyn EventLog>))
-            .collect();
+        let logs: BTreeMap<String, Arc<dyn EventLog>> =
+            inputs.topics.iter().map(|(name, topic)| (name.clone(), topic.clone() as Arc<dyn EventLog>)).collect();
         let address = settings.server.beacon_listen;
         let limits = BeaconSettings {
             body_size_max: usize::try_from(settings.server.beacon_body_max).unwrap_or(usize::MAX),
@@ -208,11 +205,7 @@ async fn show(shared: Arc<runtime::Progress>, progress: Progress, quiet: bool) {
         let waiting = shared.waiting.lock().clone().map(|w| format!("; waiting: {w}")).unwrap_or_default();
         let failing: Vec<String> =
             shared.input_failures.lock().iter().map(|(name, why)| format!("; {name}: {why}")).collect();
-        progress.line(&format!(
-            "epoch {epoch}, {rows} rows, {} rows/s{waiting}{}",
-            rows - before,
-            failing.join("")
-        ));
+        progress.line(&format!("epoch {epoch}, {rows} rows, {} rows/s{waiting}{}", rows - before, failing.join("")));
         before = rows;
     }
 }

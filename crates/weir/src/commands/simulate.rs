@@ -53,8 +53,7 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
         Some(url) => url.clone(),
         None => format!("http://{}", read_project(global)?.settings.server.beacon_listen),
     };
-    let options =
-        SimulateOptions { url, seed: arguments.seed, rate: arguments.rate, seconds: arguments.seconds };
+    let options = SimulateOptions { url, seed: arguments.seed, rate: arguments.rate, seconds: arguments.seconds };
     block_on(|stop| async move {
         run(&options, stop.subscribe()).await?;
         Ok(Answer::Yes)

@@ -17,8 +17,7 @@ use crate::output::Format;
 /// Arguments of `weir status`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
-}
+pub struct Arguments {}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,7 +57,12 @@ pub async fn status(project: Project, format: Format) -> anyhow::Result<()> {
         let counts = &value["counts"];
         format!(
             "{} rows; {} records, {} quarantined, {} late, {} duplicate, {} superseded",
-            value["rows"], counts["records"], counts["quarantined"], counts["late"], counts["duplicate"], counts["superseded"]
+            value["rows"],
+            counts["records"],
+            counts["quarantined"],
+            counts["late"],
+            counts["duplicate"],
+            counts["superseded"]
         )
     });
     section("model", &status["models"], |value| format!("{} rows", value["rows"]));

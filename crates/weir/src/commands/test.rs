@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use clap::Args;
 use weir_environment::Environment;
 use weir_pipeline::cases::{CaseResult, run_case};
 use weir_pipeline::compile::compile;
 use weir_project::Project;
-use clap::Args;
 
 use super::{Answer, Failure, block_on, read_project};
 use crate::cli::Global;

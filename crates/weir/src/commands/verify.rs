@@ -16,8 +16,7 @@ use crate::progress::Progress;
 /// Arguments of `weir verify`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
-}
+pub struct Arguments {}
 
 const EXAMPLES: &str = "\
 Runs every model's SQL in batch over the sources' history and compares rows and checksums; walks the ledger's chain.
@@ -71,6 +70,9 @@ pub async fn verify(project: Project, format: Format) -> anyhow::Result<bool> {
             println!("    only in {side}: {} (x{})", difference["row"], difference["times"]);
         }
     }
-    println!("{}", if equal { "stream and batch are equal; the ledger's chain holds" } else { "stream and batch DIFFER" });
+    println!(
+        "{}",
+        if equal { "stream and batch are equal; the ledger's chain holds" } else { "stream and batch DIFFER" }
+    );
     Ok(equal)
 }
