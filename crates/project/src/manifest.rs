@@ -125,7 +125,12 @@ impl Manifest {
                     what: entry.what,
                     name: entry.name.clone(),
                     details: Vec::new(),
-                    severity: ChangeSeverity::Harmless,
+                    // A new model lacks what its sources took in before it was there.
+                    severity: if entry.what == What::Model {
+                        ChangeSeverity::Rebuild
+                    } else {
+                        ChangeSeverity::Harmless
+                    },
                 }),
                 Some(before) => {
                     let details = differences(&before, entry, old, new);

@@ -92,6 +92,12 @@ fn report_changed(error: anyhow::Error) -> Failure {
         }
         return Failure::Wrong(message);
     }
+    if let Some(failure) = error.downcast_ref::<weir_server::Failure>()
+        && failure.kind == weir_server::FailureKind::Request
+    {
+        let hint = failure.hint.as_ref().map(|hint| format!("\nhelp: {hint}")).unwrap_or_default();
+        return Failure::Wrong(format!("{failure}{hint}"));
+    }
     if error.downcast_ref::<FolderInUse>().is_some() {
         return Failure::Failed(error.context("stop the other one first"));
     }

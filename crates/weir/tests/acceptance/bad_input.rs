@@ -151,7 +151,7 @@ fn every_record_of_a_bad_batch_is_accounted_for() {
 #[test]
 fn bad_posts_are_answered_with_the_reason_and_good_ones_pass() {
     let project = Project::new();
-    project.write("sources/clicks.toml", "kind = \"beacon\"\n[columns]\nid = { type = \"BIGINT\", required = true }\n");
+    project.write("sources/clicks.toml", "kind = \"beacon\"\n[columns]\nid = \"BIGINT\"\nname = \"TEXT\"\n");
     let running = project.start();
     let mut beacon = Connection::open(project.beacon).expect("it listens");
 
@@ -169,13 +169,14 @@ fn bad_posts_are_answered_with_the_reason_and_good_ones_pass() {
     let mut beacon = Connection::open(project.beacon).expect("it listens");
     let taken = beacon.post("/events/clicks", b"[{\"id\":1},{\"id\":\"x\"},{\"id\":2}]").expect("an answer");
     assert!(taken.is_success(), "{}", taken.text());
-    let pixel = beacon.get("/i/clicks?id=3").expect("an answer");
+    let pixel = beacon.get("/i/clicks?name=home%20page").expect("an answer");
     assert!(pixel.is_success() && pixel.body.starts_with(b"GIF89a"), "{pixel:?}");
 
     let (status, output) = running.stop();
     assert!(status.success() || status.code() == Some(130), "{status}\n{output}");
     project.run_once();
-    assert_eq!(project.value("SELECT CAST(sum(id) AS BIGINT) FROM clicks"), "6");
+    assert_eq!(project.value("SELECT CAST(sum(id) AS BIGINT) FROM clicks"), "3");
+    assert_eq!(project.value("SELECT count(*) FROM clicks WHERE name = 'home page'"), "1");
     assert_eq!(project.value("SELECT count(*) FROM weir.quarantine WHERE source = 'clicks'"), "1");
     project.verify();
 }

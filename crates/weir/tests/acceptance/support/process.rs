@@ -102,6 +102,13 @@ impl Running {
         self.output.lock().expect("nobody panics with it").clone()
     }
 
+    /// Waits until it has printed a line with these words.
+    #[track_caller]
+    pub fn wait_for_line(&mut self, words: &str) {
+        let output = self.output.clone();
+        self.wait_until(words, || output.lock().expect("nobody panics with it").contains(words));
+    }
+
     /// Looks again and again, with every line that the process prints and now and then, until `done`.
     #[track_caller]
     pub fn wait_until(&mut self, what: &str, mut done: impl FnMut() -> bool) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::process::{Finished, finish};
-use super::{Connection, Rows, Running, rows};
+use super::{Rows, Running, rows};
 
 /// A project's folder with listeners on free ports.
 pub struct Project {
@@ -95,12 +95,11 @@ impl Project {
         self.weir_ok(&["run", "--once"])
     }
 
-    /// Starts `weir run` and waits until it answers.
+    /// Starts `weir run` and waits until it says that it runs, which it says when all listeners are open.
     #[track_caller]
     pub fn start(&self) -> Running {
         let mut running = Running::start(&mut self.command(&["run"]));
-        let answers = |port| Connection::open(port).is_ok();
-        running.wait_until("listening", || answers(self.server) && answers(self.beacon));
+        running.wait_for_line("running");
         running
     }
 
