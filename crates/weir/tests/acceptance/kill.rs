@@ -21,6 +21,8 @@ const FILE_ROWS: u64 = 40;
 const VISITORS: u64 = 50;
 /// A kill comes this long after the start, at most.
 const LIFE_MAX_MS: u64 = 2_500;
+/// Senders are busy for about this long.
+const BUSY_MAX_MS: u64 = 300;
 /// Ids of orders begin here.
 const ORDERS: u64 = 1_000_000_000;
 
@@ -108,9 +110,11 @@ fn live(project: &Project, sent: &Arc<Sent>, files: &mut u64, random: &mut Seede
         let rows: Vec<String> = (first..first + FILE_ROWS).map(record).collect();
         project.write(&format!("in/{files:06}.json"), rows.join("\n") + "\n");
         *files += 1;
-        running.pass(Duration::from_millis(random.below(300)));
+        running.pass(Duration::from_millis(random.below(80)));
     }
-    running.kill_after(Duration::from_millis(random.below(LIFE_MAX_MS)));
+    // Half of the kills come while the senders are at it, the others while it lands, compacts or rests.
+    let life_max_ms = if random.below(2) == 0 { BUSY_MAX_MS } else { LIFE_MAX_MS };
+    running.kill_after(Duration::from_millis(random.below(life_max_ms)));
     for sender in senders {
         sender.join().expect("a sender does not panic");
     }
