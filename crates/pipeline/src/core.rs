@@ -517,7 +517,11 @@ impl Core {
         let mut changes = Vec::new();
         for (relation, delta) in system {
             let batch = with_weights(&delta)?;
-            frames.push((FRAME_SYSTEM, relation.to_string(), frames::encode(&[batch.clone()], &batch.schema())?));
+            frames.push((
+                FRAME_SYSTEM,
+                relation.to_string(),
+                frames::encode(std::slice::from_ref(&batch), &batch.schema())?,
+            ));
             changes.push(Change::new(relation, delta)?);
         }
         changes.extend(self.step(clock, &inputs)?);

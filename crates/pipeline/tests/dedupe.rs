@@ -79,7 +79,7 @@ fn identities_are_let_go_of_behind_the_watermark() {
     let mut dedupe = Dedupe::new(&schema(), vec![0], WITHIN).unwrap();
     for round in 0..100 {
         let ids: Vec<i64> = (round * 10..round * 10 + 10).collect();
-        dedupe.apply(&batch(&ids), &vec![round * 100; 10]).unwrap();
+        dedupe.apply(&batch(&ids), &[round * 100; 10]).unwrap();
         dedupe.advance(round * 100 - LATENESS);
     }
     assert!(dedupe.len() <= 20, "{} identities kept", dedupe.len());

@@ -255,11 +255,9 @@ pub(crate) fn parse_timestamp(text: &[u8]) -> Option<i64> {
             if end == 0 {
                 return None;
             }
-            let mut micros = 0;
-            for at in 0..6 {
-                micros = micros * 10 + if at < end { u32::from(rest[at] - b'0') } else { 0 };
-            }
-            (digits(&[*s0, *s1])?, micros, &rest[end..])
+            let kept = end.min(6);
+            let fraction = rest[..kept].iter().fold(0, |fraction, digit| fraction * 10 + u32::from(digit - b'0'));
+            (digits(&[*s0, *s1])?, fraction * 10_u32.pow(6 - kept as u32), &rest[end..])
         }
         [b':', s0, s1, rest @ ..] => (digits(&[*s0, *s1])?, 0, rest),
         rest => (0, 0, rest),

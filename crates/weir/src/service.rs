@@ -274,7 +274,7 @@ impl Backend for Service {
         let names = named_relations(sql, &known).map_err(query_failure)?;
         let tables = self.tables(&snapshot, &names).await?;
         let planner = Planner::new(&weir_functions::register).map_err(internal)?;
-        let limits = BatchLimits { memory_max: Some(limits.memory_max), ..BatchLimits::default() };
+        let limits = BatchLimits { memory_max: Some(limits.memory_max) };
         let session = planner.query_session(&tables, snapshot.clock, limits).map_err(internal)?;
         let frame = session.sql(sql).await.map_err(|e| with_hint(query_failure(e), &known))?;
         let answer = frame.execute_stream().await.map_err(query_failure)?;

@@ -118,7 +118,7 @@ pub async fn open_sinks(host: &Host) -> anyhow::Result<Vec<FeedSpec>> {
                 Box::new(opened.map_err(|e| anyhow::anyhow!("{file}: {e}"))?)
             }
         };
-        let hold = sink.on_error.clone().or_else(|| model.map(|m| m.on_error.clone()));
+        let hold = sink.on_error.or_else(|| model.map(|m| m.on_error));
         feeds.push(FeedSpec {
             name: sink.name.clone(),
             relation: sink.from.clone(),

@@ -34,7 +34,7 @@ impl Project {
         let project = Self { folder, server, beacon };
         project.write(
             "weir.toml",
-            &format!("{settings}\n[server]\nlisten = \"127.0.0.1:{server}\"\nbeacon_listen = \"127.0.0.1:{beacon}\"\n"),
+            format!("{settings}\n[server]\nlisten = \"127.0.0.1:{server}\"\nbeacon_listen = \"127.0.0.1:{beacon}\"\n"),
         );
         project
     }
