@@ -6,6 +6,7 @@ mod files;
 #[path = "../../crates/weir/tests/acceptance/support/http.rs"]
 mod http;
 mod live;
+mod nexmark;
 mod orders;
 mod report;
 
@@ -16,8 +17,8 @@ use anyhow::Result;
 use report::Report;
 
 /// A benchmark's name and what runs it.
-const BENCHMARKS: [(&str, fn(&mut Report) -> Result<()>); 3] =
-    [("beacon", beacon::run), ("files", files::run), ("incremental", orders::run)];
+const BENCHMARKS: [(&str, fn(&mut Report) -> Result<()>); 4] =
+    [("beacon", beacon::run), ("files", files::run), ("incremental", orders::run), ("nexmark", nexmark::run)];
 /// Names of figures that come with another benchmark.
 const WITH_INCREMENTAL: [&str; 2] = ["freshness", "bytes"];
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         }
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHMARKS.iter().any(|(known, _)| known == name)) {
-        eprintln!("no benchmark `{unknown}`; there are beacon, files, incremental, freshness and bytes");
+        eprintln!("no benchmark `{unknown}`; there are beacon, files, incremental, freshness, bytes and nexmark");
         return ExitCode::from(2);
     }
     let mut report = Report::default();

@@ -81,7 +81,8 @@ impl Dataflow {
     /// Equal sub-plans are shared.
     pub fn build(models: &[ModelPlan], inputs: &[(Relation, SchemaRef)]) -> Result<Self, EngineError> {
         let inputs: HashMap<Relation, SchemaRef> = inputs.iter().cloned().collect();
-        let mut builder = GraphBuilder::new(inputs.clone());
+        let grows = models.iter().flat_map(|model| model.reads_growing.iter().cloned()).collect();
+        let mut builder = GraphBuilder::new(inputs.clone(), grows);
         let mut built = Vec::with_capacity(models.len());
         for model in models {
             for relation in &model.reads {

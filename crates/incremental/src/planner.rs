@@ -46,6 +46,8 @@ pub struct ModelPlan {
     pub schema: SchemaRef,
     /// The relations it reads, sorted, each once.
     pub reads: Vec<Relation>,
+    /// Those of them whose deltas never take a row away.
+    pub reads_growing: Vec<Relation>,
     /// Its deltas never take a row away.
     pub append_only: bool,
     /// Of the canonical plan: equal for texts that mean the same, as far as the planner can tell. 32 hexadecimal digits.
@@ -100,14 +102,15 @@ impl Planner {
             uses_now |= node.expressions().iter().any(clock::reads_clock);
             Ok(TreeNodeRecursion::Continue)
         });
-        let append_only = rewrite::is_append_only(&plan, &|relation| {
-            self.relations.get(relation).is_some_and(|(_, traits)| traits.append_only)
-        });
+        let grows = |relation: &str| self.relations.get(relation).is_some_and(|(_, traits)| traits.append_only);
+        let append_only = rewrite::is_append_only(&plan, &grows);
+        let reads: Vec<Relation> = references.iter().map(|r| Relation::from(r.to_string())).collect();
         rewrite::check(&plan).map_err(|e| PlanError::new(PlanErrorKind::Unsupported, e.to_string()))?;
         Ok(ModelPlan {
             name: Relation::from(name),
             fingerprint: rewrite::fingerprint(&plan),
-            reads: references.iter().map(|r| Relation::from(r.to_string())).collect(),
+            reads_growing: reads.iter().filter(|relation| grows(relation)).cloned().collect(),
+            reads,
             plan,
             schema,
             append_only,

@@ -1,11 +1,13 @@
 //! From canonical plans to operators: one node of the graph for each node of a plan, equal sub-plans once.
 
+mod top_k;
+
 use crate::canonical::{clock_bounds, is_kept_incrementally};
 use crate::constant::Constant;
 use crate::delta::Relation;
 use crate::operators::{
     Aggregate, AggregateCall, AggregateFunction, Distinct, EngineError, Join, JoinFilter, JoinKind, Map, Operator,
-    Recompute, TemporalFilter, Union, Unnest,
+    Recompute, TemporalFilter, TopK, Union, Unnest,
 };
 use crate::physical;
 use arrow::array::RecordBatch;
@@ -17,7 +19,7 @@ use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Distinct as LogicalDistinct, Expr, Limit, LogicalPlan, Window};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -108,7 +110,7 @@ pub(crate) fn is_append_only(plan: &LogicalPlan, grows: &dyn Fn(&str) -> bool) -
 
 /// Whether every node of the plan has an operator: builds them and throws them away.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<(), EngineError> {
-    GraphBuilder::new(HashMap::new()).add(plan).map(|_| ())
+    GraphBuilder::new(HashMap::new(), HashSet::new()).add(plan).map(|_| ())
 }
 
 /// Makes nodes of plans.
@@ -116,12 +118,14 @@ pub(crate) struct GraphBuilder {
     pub nodes: Vec<Node>,
     by_id: HashMap<String, Source>,
     relations: HashMap<Relation, SchemaRef>,
+    grows: HashSet<Relation>,
 }
 
 impl GraphBuilder {
-    /// `relations` are those that scans may read, with all their columns.
-    pub fn new(relations: HashMap<Relation, SchemaRef>) -> Self {
-        Self { nodes: Vec::new(), by_id: HashMap::new(), relations }
+    /// `relations` are those that scans may read, with all their columns; no delta of those that `grows` names takes a row
+    /// away.
+    pub fn new(relations: HashMap<Relation, SchemaRef>, grows: HashSet<Relation>) -> Self {
+        Self { nodes: Vec::new(), by_id: HashMap::new(), relations, grows }
     }
 
     /// Makes a model's output readable by later plans.
@@ -138,6 +142,11 @@ impl GraphBuilder {
         let source = self.add_new(plan, &id)?;
         self.by_id.insert(id, source.clone());
         Ok(source)
+    }
+
+    /// Whether no delta of the plan takes a row away.
+    fn only_grows(&self, plan: &LogicalPlan) -> bool {
+        is_append_only(plan, &|relation| self.grows.contains(relation))
     }
 
     fn schema(&self, source: &Source, plan: &LogicalPlan) -> SchemaRef {
@@ -191,7 +200,10 @@ impl GraphBuilder {
                     }
                     _ => (&projection.input, None),
                 };
-                let source = self.add(base)?;
+                let source = match condition {
+                    Some(condition) => self.add_below(base, condition, Some(&projection.expr))?,
+                    None => self.add(base)?,
+                };
                 let schema = self.schema(&source, base);
                 let condition = condition.map(|c| physical_expression(c, base.schema())).transpose()?;
                 let mut columns = Vec::with_capacity(projection.expr.len());
@@ -203,12 +215,14 @@ impl GraphBuilder {
                 self.push(id, vec![source], map, detail)
             }
             LogicalPlan::Filter(filter) => {
-                let source = self.add(&filter.input)?;
-                let schema = self.schema(&source, &filter.input);
                 let Some((lower, upper)) = clock_bounds(&filter.predicate) else {
+                    let source = self.add_below(&filter.input, &filter.predicate, None)?;
+                    let schema = self.schema(&source, &filter.input);
                     let condition = physical_expression(&filter.predicate, filter.input.schema())?;
                     return self.push(id, vec![source], Map::filter(schema, condition)?, detail);
                 };
+                let source = self.add(&filter.input)?;
+                let schema = self.schema(&source, &filter.input);
                 let index = |bound: Option<datafusion::common::Column>| {
                     bound.map(|column| filter.input.schema().index_of_column(&column)).transpose()
                 };
@@ -243,6 +257,14 @@ impl GraphBuilder {
                 let input = sorted_input(&limit.input)?;
                 let source = self.add(input)?;
                 let schema = self.schema(&source, input);
+                if let Some((order, skip, fetch)) = top_k::limit_places(limit)? {
+                    let mut operator = TopK::new(schema, Vec::new(), order, skip, fetch)?;
+                    let grows = self.only_grows(input);
+                    if grows {
+                        operator = operator.insert_only();
+                    }
+                    return self.push(&state_id(id, grows), vec![source], operator, detail);
+                }
                 let template = limit.clone();
                 let compute = recomputing(schema.clone(), move |rows| {
                     LogicalPlan::Limit(Limit { input: Arc::new(resorted(&template.input, rows)), ..template.clone() })
@@ -334,7 +356,62 @@ impl GraphBuilder {
                 output: output.field(groups.len() + position).data_type().clone(),
             });
         }
-        self.push(id, vec![source], Aggregate::new(schema, groups, made, output)?, detail)
+        let mut operator = Aggregate::new(schema, groups, made, output)?;
+        let grows = self.only_grows(input);
+        if grows {
+            operator = operator.insert_only();
+        }
+        self.push(&state_id(id, grows), vec![source], operator, detail)
+    }
+
+    /// Adds what stands below a filter, `above` which only these expressions are computed. Where the filter takes the first
+    /// rows of each partition, those alone are kept in order, and not the whole partition numbered.
+    fn add_below(
+        &mut self,
+        plan: &LogicalPlan,
+        predicate: &Expr,
+        above: Option<&[Expr]>,
+    ) -> Result<Source, EngineError> {
+        let Some(top) = top_k::top_of_each(plan, predicate, above)? else {
+            return self.add(plan);
+        };
+        let source = self.add(top.input)?;
+        let schema = self.schema(&source, top.input);
+        let grows = self.only_grows(top.input);
+        let mut operator = TopK::new(schema, top.partition, top.order, 0, Some(top.fetch))?;
+        operator = if top.places_matter { operator.numbered(&top.number) } else { operator.marked(&top.number) };
+        if grows {
+            operator = operator.insert_only();
+        }
+        let kind = if top.places_matter { "places" } else { "rows" };
+        let id = format!("{}:{kind}:{}", fingerprint(top.window), top.fetch);
+        let id = state_id(&id, grows);
+        let numbered = match self.by_id.get(&id) {
+            Some(known) => known.clone(),
+            None => {
+                let detail = format!("first {} of each: {}", top.fetch, top.window.display());
+                let known = self.push(&id, vec![source], operator, detail)?;
+                self.by_id.insert(id.clone(), known.clone());
+                known
+            }
+        };
+        let LogicalPlan::Projection(projection) = plan else {
+            return Ok(numbered);
+        };
+        let id = format!("{id}:{}", fingerprint(plan));
+        if let Some(known) = self.by_id.get(&id) {
+            return Ok(known.clone());
+        }
+        let schema = self.schema(&numbered, top.window);
+        let mut columns = Vec::with_capacity(projection.expr.len());
+        for (expression, field) in projection.expr.iter().zip(projection.schema.fields()) {
+            let expression = physical_expression(&expression.clone().unalias(), projection.input.schema())?;
+            columns.push((expression, field.name().clone()));
+        }
+        let map = Map::new(schema, None, columns)?;
+        let known = self.push(&id, vec![numbered], map, plan.display().to_string())?;
+        self.by_id.insert(id, known.clone());
+        Ok(known)
     }
 
     fn join(&mut self, join: &datafusion::logical_expr::Join, id: &str, detail: String) -> Result<Source, EngineError> {
@@ -389,6 +466,11 @@ impl GraphBuilder {
 /// The expression as the operators evaluate it.
 pub(crate) fn physical_expression(expression: &Expr, input: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, EngineError> {
     Ok(create_physical_expr(expression, input, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
+}
+
+/// Names state that is kept in another form when rows only come.
+fn state_id(id: &str, grows: bool) -> String {
+    if grows { format!("{id}+") } else { id.to_owned() }
 }
 
 /// What stands below the sort that canonical plans have under ordered constructs.

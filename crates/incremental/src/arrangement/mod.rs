@@ -137,6 +137,11 @@ impl Table {
         Ok((added.before, added.after))
     }
 
+    /// The stored rows; records are valid until the next change.
+    pub fn stored(&self) -> &Multisets {
+        &self.rows
+    }
+
     /// The weight of a row.
     pub fn weight(&self, hash: u64, key: &[u8], rest: &[u8]) -> i64 {
         self.rows.weight(self.probe(hash, key), key.len(), rest)

@@ -212,7 +212,38 @@ fn top_k_shows_the_rows_at_its_places_of_the_order() {
             rows.sort_by(|a, b| (&b[X], &a[F], a).cmp(&(&a[X], &b[F], b)));
             count_up(rows.into_iter().skip(skip).take(fetch.unwrap_or(usize::MAX)).cloned())
         };
-        check(|| Box::new(TopK::new(schema(), order.clone(), skip, fetch).unwrap()), 1, reference, 0);
+        check(|| Box::new(TopK::new(schema(), vec![], order.clone(), skip, fetch).unwrap()), 1, reference, 0);
+    }
+}
+
+#[test]
+fn top_k_of_each_partition_shows_its_first_rows_with_their_places() {
+    let order = vec![(X, SortOptions { descending: true, nulls_first: false }), (F, SortOptions::default())];
+    for (skip, fetch) in [(0, Some(1)), (0, Some(3)), (1, Some(2)), (0, None)] {
+        let shown = |contents: &Contents| {
+            let mut rows: Vec<&Row> = expanded(contents).collect();
+            rows.sort_by(|a, b| (&a[K], &b[X], &a[F], a).cmp(&(&b[K], &a[X], &b[F], b)));
+            let mut places: BTreeMap<Value, i64> = BTreeMap::new();
+            let mut shown: Vec<(Row, i64)> = Vec::new();
+            for row in rows {
+                let place = places.entry(row[K].clone()).or_default();
+                *place += 1;
+                if *place > skip && fetch.is_none_or(|fetch| *place <= skip + fetch) {
+                    shown.push((row.clone(), *place));
+                }
+            }
+            shown
+        };
+        let make = || TopK::new(schema(), vec![K], order.clone(), skip as usize, fetch.map(|f| f as usize)).unwrap();
+        let rows = |inputs: &[Contents], _| count_up(shown(&inputs[0]).into_iter().map(|(row, _)| row));
+        check(|| Box::new(make()), 1, rows, 0);
+        let with_places = |inputs: &[Contents], _| {
+            count_up(shown(&inputs[0]).into_iter().map(|(mut row, place)| {
+                row.push(Value::Int(place));
+                row
+            }))
+        };
+        check(|| Box::new(make().numbered("place")), 1, with_places, 0);
     }
 }
 
