@@ -2,6 +2,7 @@
 
 mod beacon;
 mod bids;
+mod events;
 mod files;
 #[path = "../../crates/weir/tests/acceptance/support/http.rs"]
 mod http;
