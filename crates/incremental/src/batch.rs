@@ -1,11 +1,12 @@
 //! A model in batch: the canonical plan as an ordinary DataFusion plan over the contents of its inputs.
 
-use crate::canonical::clock;
+use crate::canonical::{self, clock};
 use crate::dataflow::error_rows;
 use crate::delta::Relation;
-use crate::operators::EngineError;
+use crate::operators::{EngineError, RowError};
 use crate::physical::{self, Failures};
 use crate::planner::{ModelPlan, session_config};
+use crate::rewrite;
 use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DFSchema, DataFusionError, TableReference};
@@ -17,6 +18,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::collect;
 use datafusion::physical_planner::PhysicalPlanner;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bounds of one run.
@@ -55,8 +58,8 @@ pub async fn run(
     now: i64,
     limits: BatchLimits,
 ) -> Result<BatchOutput, EngineError> {
-    let failures = Failures::default();
-    let runnable = Runnable { tables, now, failures: failures.clone() }.of(&plan.plan)?;
+    let failures = Mutex::new(BTreeMap::new());
+    let runnable = Runnable { tables, now, failures: &failures }.of(&plan.plan)?;
     let state = SessionStateBuilder::new().with_config(session_config()).with_runtime_env(limits.runtime()?).build();
     let physical = physical::planner().create_physical_plan(&runnable, &state).await?;
     let batches = collect(physical, state.task_ctx()).await?;
@@ -65,20 +68,41 @@ pub async fn run(
         .filter(|batch| batch.num_rows() > 0)
         .map(|batch| physical::conform(batch, &plan.schema))
         .collect::<Result<Vec<_>, _>>()?;
-    let failures = std::mem::take(&mut *failures.lock());
+    let failures = failed(failures.into_inner());
     let errors = error_rows(&plan.name, &failures)?;
     let errors = if errors.is_empty() { Vec::new() } else { vec![errors.rows] };
     Ok(BatchOutput { rows, errors })
+}
+
+/// What failed at the nodes of a plan: for each different sub-plan a list for each place where it stands.
+type FailuresByPlan = BTreeMap<String, Vec<Failures>>;
+
+/// A sub-plan that stands at several places fails once, as in the graph, where it is one node. A place may see fewer
+/// failures than another, when a node above does not ask for all rows.
+fn failed(by_plan: FailuresByPlan) -> Vec<RowError> {
+    let lists = by_plan.into_values();
+    let longest = lists.filter_map(|places| {
+        let taken = places.into_iter().map(|place| std::mem::take(&mut *place.lock()));
+        taken.max_by_key(Vec::len)
+    });
+    longest.flatten().collect()
 }
 
 /// Turns a canonical plan into one that DataFusion's physical planner takes.
 struct Runnable<'a> {
     tables: &'a (dyn Fn(&Relation) -> Option<Arc<dyn TableProvider>> + Sync),
     now: i64,
-    failures: Failures,
+    failures: &'a Mutex<FailuresByPlan>,
 }
 
 impl Runnable<'_> {
+    /// Where a node leaves the rows that fail.
+    fn failures(&self, plan: &LogicalPlan) -> Failures {
+        let failures = Failures::default();
+        self.failures.lock().entry(rewrite::fingerprint(plan)).or_default().push(failures.clone());
+        failures
+    }
+
     fn of(&self, plan: &LogicalPlan) -> Result<LogicalPlan, EngineError> {
         let below = |input: &LogicalPlan| self.of(input).map(Arc::new);
         Ok(match plan {
@@ -103,14 +127,14 @@ impl Runnable<'_> {
                 };
                 let expressions = projection.expr.iter().map(|e| e.clone().unalias()).collect();
                 let schema = nullable(&projection.schema)?;
-                physical::tolerant_map(self.of(input)?, filter, expressions, schema, self.failures.clone())
+                physical::tolerant_map(self.of(input)?, filter, expressions, schema, self.failures(plan))
             }
             LogicalPlan::Filter(filter) => {
                 let predicate = clock::at(filter.predicate.clone(), self.now)?;
                 let schema = filter.input.schema();
                 let columns = schema.columns().into_iter().map(Expr::Column).collect();
                 let input = self.of(&filter.input)?;
-                physical::tolerant_map(input, Some(predicate), columns, nullable(schema)?, self.failures.clone())
+                physical::tolerant_map(input, Some(predicate), columns, nullable(schema)?, self.failures(plan))
             }
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
@@ -130,16 +154,26 @@ impl Runnable<'_> {
                 let inputs = union.inputs.iter().map(|input| below(input)).collect::<Result<Vec<_>, _>>()?;
                 LogicalPlan::Union(Union { inputs, schema: nullable(&union.schema)? })
             }
-            LogicalPlan::Join(join) => LogicalPlan::Join(Join::try_new(
-                below(&join.left)?,
-                below(&join.right)?,
-                join.on.clone(),
-                join.filter.clone(),
-                join.join_type,
-                join.join_constraint,
-                join.null_equality,
-                join.null_aware,
-            )?),
+            LogicalPlan::Join(join) => {
+                let (left, right) = (below(&join.left)?, below(&join.right)?);
+                let filter = match &join.filter {
+                    Some(filter) if !canonical::cannot_fail(filter) => {
+                        let both = join.left.schema().join(join.right.schema())?;
+                        Some(physical::tolerant_condition(filter, &both, self.failures(plan))?)
+                    }
+                    filter => filter.clone(),
+                };
+                LogicalPlan::Join(Join::try_new(
+                    left,
+                    right,
+                    join.on.clone(),
+                    filter,
+                    join.join_type,
+                    join.join_constraint,
+                    join.null_equality,
+                    join.null_aware,
+                )?)
+            }
             LogicalPlan::Unnest(unnest) => {
                 LogicalPlan::Unnest(Unnest { input: below(&unnest.input)?, ..unnest.clone() })
             }

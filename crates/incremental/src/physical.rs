@@ -36,6 +36,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
+mod condition;
+
+pub(crate) use condition::tolerant_condition;
+
 /// Where tolerant nodes leave the rows that failed.
 pub(crate) type Failures = Arc<Mutex<Vec<RowError>>>;
 

@@ -3,10 +3,11 @@
 use super::columns::{Below, column, named, project, rebind};
 use super::floats::{canonical_floats, holds_floats};
 use super::ordered::sorted_whole;
-use super::{Result, canonicalise, extremes, sums, unsupported};
+use super::{Result, canonicalise, extremes, grouping_sets, sums, unsupported};
 use arrow::datatypes::DataType;
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortKey};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, AggregateUDF, Expr, LogicalPlan};
 use std::sync::Arc;
 
@@ -21,14 +22,12 @@ pub(super) fn aggregated(aggregate: &Aggregate) -> Result<LogicalPlan> {
     let from = aggregate.input.schema();
     let input = canonicalise(&aggregate.input)?;
     let mut below = Below::none(&input);
+    let sets = match aggregate.group_expr.as_slice() {
+        [Expr::GroupingSet(set)] => Some(grouping_sets::members(set)),
+        _ => None,
+    };
     let mut groups = Vec::with_capacity(aggregate.group_expr.len());
-    for group in &aggregate.group_expr {
-        if matches!(group, Expr::GroupingSet(_)) {
-            return unsupported(
-                "GROUPING SETS, ROLLUP and CUBE cannot be kept up to date",
-                "write a SELECT for each grouping and UNION ALL them",
-            );
-        }
+    for group in grouping_set_to_exprlist(&aggregate.group_expr)? {
         groups.push(below.place(rebind(group, from, input.schema())?)?);
     }
     let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
@@ -45,8 +44,14 @@ pub(super) fn aggregated(aggregate: &Aggregate) -> Result<LogicalPlan> {
     if general {
         plan = sorted_whole(plan, Vec::new(), &groups)?;
     }
-    let width = groups.len();
-    let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), groups, calls)?);
+    let width = aggregate.schema.fields().len() - calls.len();
+    let plan = match sets {
+        Some(sets) => {
+            let id = aggregate.schema.field(groups.len()).data_type();
+            grouping_sets::expanded(plan, &sets, &groups, &calls, id)?
+        }
+        None => LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), groups, calls)?),
+    };
     let columns = (0..plan.schema().fields().len())
         .map(|index| {
             let value = column(&plan, index);

@@ -201,7 +201,7 @@ impl Below {
 }
 
 /// Whether the expression has a value for every row: comparisons, logic and arithmetic that wraps.
-pub(super) fn cannot_fail(expression: &Expr) -> bool {
+pub(crate) fn cannot_fail(expression: &Expr) -> bool {
     let mut safe = true;
     let _ = expression.apply(|e| {
         safe &= match e {

@@ -53,16 +53,10 @@ pub(super) fn joined(join: &Join) -> Result<LogicalPlan> {
         return null_aware_anti(left, right, on, filter, left_width);
     }
     let inner = join.join_type == JoinType::Inner;
+    // A pair on which the condition of another join fails is an error and no pair.
     let (inside, above) = match filter {
-        Some(filter) if columns::cannot_fail(&filter) => (Some(filter), None),
-        Some(filter) if inner => (None, Some(filter)),
-        Some(filter) => {
-            return unsupported(
-                format!("the condition `{filter}` of an outer join can fail on a row"),
-                "compute it as a column of each side in a subquery, and join on comparisons of columns",
-            );
-        }
-        None => (None, None),
+        Some(filter) if inner && !columns::cannot_fail(&filter) => (None, Some(filter)),
+        filter => (filter, None),
     };
     let mut plan = LogicalPlan::Join(Join::try_new(
         Arc::new(left),

@@ -233,6 +233,61 @@ const QUERIES: &[(&str, &str)] = &[
         "last_days_join",
         "SELECT e.id, u.name FROM events e JOIN users u ON e.user_id = u.user_id WHERE e.at > now() - INTERVAL '2 days' AND u.joined < current_date",
     ),
+    (
+        "rollup",
+        "SELECT kind, ok, count(*) AS count, sum(n) AS total, grouping(kind) AS g, grouping(kind, ok) AS both FROM events GROUP BY ROLLUP (kind, ok)",
+    ),
+    (
+        "cube",
+        "SELECT kind, n, user_id, grouping(user_id, kind) AS g, count(*) AS count FROM events GROUP BY CUBE (kind, n, user_id)",
+    ),
+    (
+        "grouping_sets",
+        "SELECT kind, date_trunc('day', at) AS day, count(*) AS count, max(amount) AS most, sum(amount) AS total FROM events GROUP BY GROUPING SETS ((kind), (date_trunc('day', at)), (kind, date_trunc('day', at)), (), (kind))",
+    ),
+    (
+        "rollup_having",
+        "SELECT kind, count(*) AS count FROM events GROUP BY ROLLUP (kind) HAVING grouping(kind) = 1 OR kind IS NULL",
+    ),
+    ("rollup_without_calls", "SELECT kind FROM events GROUP BY ROLLUP (kind)"),
+    (
+        "rollup_of_medians",
+        "SELECT kind, ok, median(n) AS middle, array_agg(id) AS ids FROM events GROUP BY ROLLUP (kind, ok)",
+    ),
+    ("rollup_of_errors", "SELECT kind, sum(10 / n) AS total FROM events GROUP BY ROLLUP (kind)"),
+    ("mixed_grouping", "SELECT user_id, kind, ok, count(*) AS count FROM events GROUP BY user_id, ROLLUP (kind, ok)"),
+    (
+        "error_read_twice",
+        "WITH t AS (SELECT kind, 10 / n AS share FROM events) SELECT kind, share FROM t UNION ALL SELECT kind, -share AS share FROM t",
+    ),
+    (
+        "left_join_that_fails",
+        "SELECT e.id, u.name FROM events e LEFT JOIN users u ON e.user_id = u.user_id AND 6 / e.n > u.score",
+    ),
+    (
+        "full_join_that_fails",
+        "SELECT e.id, u.name FROM events e FULL JOIN users u ON e.user_id = u.user_id AND 6 / e.n > 1",
+    ),
+    (
+        "right_join_that_fails",
+        "SELECT e.id, u.name FROM events e RIGHT JOIN users u ON CAST(e.kind AS INT) > u.user_id",
+    ),
+    (
+        "exists_that_fails",
+        "SELECT u.user_id FROM users u WHERE EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id AND 6 / e.n > u.score)",
+    ),
+    (
+        "not_exists_that_fails",
+        "SELECT u.user_id FROM users u WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id AND CAST(e.kind AS INT) > u.user_id)",
+    ),
+    (
+        "exists_or_that_fails",
+        "SELECT u.user_id FROM users u WHERE u.score > 1 OR EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id AND 6 / e.n > u.score)",
+    ),
+    (
+        "sessions_by_gap",
+        "SELECT user_id, session, min(at) AS first, max(at) AS last, count(*) AS events FROM (SELECT user_id, at, sum(starts) OVER (PARTITION BY user_id ORDER BY at) AS session FROM (SELECT user_id, at, CASE WHEN at - lag(at) OVER (PARTITION BY user_id ORDER BY at) <= INTERVAL '20 hours' THEN 0 ELSE 1 END AS starts FROM events WHERE at IS NOT NULL) AS gaps) AS numbered GROUP BY user_id, session",
+    ),
 ];
 
 /// Models that read models.
@@ -335,6 +390,11 @@ const CLEAR: &[&str] = &[
     "distinct_average",
     "struct_field",
     "array_functions",
+    "rollup",
+    "cube",
+    "rollup_having",
+    "mixed_grouping",
+    "left_join_that_fails",
 ];
 
 #[test]
