@@ -1,5 +1,6 @@
 //! A model in batch: the canonical plan as an ordinary DataFusion plan over the contents of its inputs.
 
+use crate::canonical::nodes::special;
 use crate::canonical::{self, clock};
 use crate::dataflow::error_rows;
 use crate::delta::Relation;
@@ -178,7 +179,13 @@ impl Runnable<'_> {
                 LogicalPlan::Unnest(Unnest { input: below(&unnest.input)?, ..unnest.clone() })
             }
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => plan.clone(),
-            other => return Err(EngineError::Internal(format!("no batch form of {}", other.display()))),
+            other => {
+                let Some(node) = special(other) else {
+                    return Err(EngineError::Internal(format!("no batch form of {}", other.display())));
+                };
+                let inputs = node.inputs.iter().map(|input| self.of(input)).collect::<Result<Vec<_>, _>>()?;
+                physical::operated(node.clone(), inputs, nullable(&node.schema)?, self.failures(plan))
+            }
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Canonical plans as DataFusion runs them: tolerant projections and filters, and rows at hand as a leaf.
 
+use crate::canonical::nodes::SpecialNode;
 use crate::operators::{EngineError, RowError, tolerant};
 use crate::planner::session_config;
 use crate::rewrite::physical_expression;
@@ -37,8 +38,10 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 mod condition;
+mod operated;
 
 pub(crate) use condition::tolerant_condition;
+use operated::Operated;
 
 /// Where tolerant nodes leave the rows that failed.
 pub(crate) type Failures = Arc<Mutex<Vec<RowError>>>;
@@ -65,6 +68,16 @@ pub(crate) fn tolerant_map(
 pub(crate) fn sorted(input: LogicalPlan, keys: Vec<SortExpr>) -> LogicalPlan {
     let schema = input.schema().clone();
     extension(Node { kind: Kind::Sort(keys), inputs: vec![input], schema })
+}
+
+/// A node of ours over all rows of its inputs; rows that fail go to `failures`.
+pub(crate) fn operated(
+    special: SpecialNode,
+    inputs: Vec<LogicalPlan>,
+    schema: DFSchemaRef,
+    failures: Failures,
+) -> LogicalPlan {
+    extension(Node { kind: Kind::Operated { special, failures }, inputs, schema })
 }
 
 /// The columns of `input` cast to `schema`.
@@ -132,6 +145,7 @@ enum Kind {
     Map { filter: Option<Expr>, expressions: Vec<Expr>, failures: Failures },
     Conform,
     Sort(Vec<SortExpr>),
+    Operated { special: SpecialNode, failures: Failures },
 }
 
 impl PartialEq for Node {
@@ -161,6 +175,7 @@ impl UserDefinedLogicalNodeCore for Node {
             Kind::Map { .. } => "TolerantMap",
             Kind::Conform => "Conform",
             Kind::Sort(_) => "WholeSort",
+            Kind::Operated { .. } => "Operated",
         }
     }
 
@@ -215,6 +230,10 @@ impl ExtensionPlanner for Nodes {
                     Some(ordering) => Arc::new(WholeSort::new(physical_inputs[0].clone(), ordering)),
                     None => physical_inputs[0].clone(),
                 }));
+            }
+            Kind::Operated { special, failures } => {
+                let (inputs, failures) = (physical_inputs.to_vec(), failures.clone());
+                return Ok(Some(Arc::new(Operated::new(special.clone(), inputs, failures))));
             }
             Kind::Conform => Work::Conform,
             Kind::Map { filter, expressions, failures } => {

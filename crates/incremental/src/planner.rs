@@ -1,6 +1,6 @@
 //! From SQL text to a [`ModelPlan`]: parse, resolve, check, optimise, canonicalise.
 
-use crate::canonical::{self, Refusal, clock};
+use crate::canonical::{self, Refusal, WorkTable, as_of, clock};
 use crate::delta::Relation;
 use crate::errors::{Names, PlanError, PlanErrorKind, translate};
 use crate::rewrite;
@@ -77,8 +77,9 @@ impl Planner {
 
     /// Plans the model `name`. The error holds all mistakes that could be told.
     pub fn plan(&self, name: &str, sql: &str) -> Result<ModelPlan, PlanError> {
-        let query = statement::single_query(sql).map_err(|e| self.mistake(e, sql))?;
+        let mut query = statement::single_query(sql).map_err(|e| self.mistake(e, sql))?;
         statement::check(&query)?;
+        statement::mark_as_of_joins(&mut query)?;
         let raw = self
             .sql_to_rel(|planner| {
                 let statement = datafusion::sql::sqlparser::ast::Statement::Query(query);
@@ -93,8 +94,10 @@ impl Planner {
             }
         }
         self.refuse_chance(&raw, sql)?;
+        let raw = canonical::with_special_nodes(raw).map_err(|e| self.mistake(e, sql))?;
         let optimised = self.optimise(raw).map_err(|e| self.mistake(e, sql))?;
         let canonical = canonical::canonicalise(&optimised).map_err(|e| self.refusal(e, sql))?;
+        canonical::refuse_stray_reads(&canonical).map_err(|e| self.refusal(e, sql))?;
         let (plan, schema) = at_boundary(canonical, names).map_err(|e| self.refusal(e, sql))?;
         let references = canonical::relations_of(&plan).map_err(|e| self.mistake(e, sql))?;
         let mut uses_now = false;
@@ -350,7 +353,14 @@ impl ContextProvider for Catalog<'_> {
         self.state.expr_planners()
     }
 
+    fn create_cte_work_table(&self, _name: &str, schema: SchemaRef) -> DataFusionResult<Arc<dyn TableSource>> {
+        Ok(Arc::new(WorkTable(schema)))
+    }
+
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if name == as_of::MARKER {
+            return Some(as_of::marker());
+        }
         self.state.scalar_functions().get(name).cloned()
     }
 

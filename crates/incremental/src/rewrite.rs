@@ -2,12 +2,14 @@
 
 mod top_k;
 
+use crate::canonical::nodes::{Special, SpecialNode, WORK, input_name, special};
 use crate::canonical::{clock_bounds, is_kept_incrementally};
 use crate::constant::Constant;
 use crate::delta::Relation;
 use crate::operators::{
-    Aggregate, AggregateCall, AggregateFunction, Distinct, EngineError, Join, JoinFilter, JoinKind, Map, Operator,
-    Recompute, TemporalFilter, TopK, Union, Unnest,
+    Aggregate, AggregateCall, AggregateFunction, AsOfConditions, AsOfJoin, Distinct, EngineError, Join, JoinFilter,
+    JoinKind, Map, Nearest, Operator, Recompute, Recursion, RecursionStep, SetOperation, SetOperationKind, StepSource,
+    TemporalFilter, TopK, Union, Unnest,
 };
 use crate::physical;
 use arrow::array::RecordBatch;
@@ -17,7 +19,9 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Distinct as LogicalDistinct, Expr, Limit, LogicalPlan, Window};
+use datafusion::logical_expr::{
+    BinaryExpr, Distinct as LogicalDistinct, Expr, Limit, LogicalPlan, Operator as LogicalOperator, Window,
+};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -66,6 +70,11 @@ fn write_down(plan: &LogicalPlan, text: &mut String) {
             }
         }
         LogicalPlan::Unnest(unnest) => text.push_str(&format!(" | {:?}", unnest.options)),
+        LogicalPlan::Extension(_) => {
+            if let Some(SpecialNode { kind: Special::Recursion(recursion), .. }) = special(plan) {
+                write_down(&recursion.step, text);
+            }
+        }
         _ => {}
     }
     for expression in plan.expressions() {
@@ -103,6 +112,9 @@ pub(crate) fn is_append_only(plan: &LogicalPlan, grows: &dyn Fn(&str) -> bool) -
         },
         LogicalPlan::Join(join) => {
             matches!(join.join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi) && inputs()
+        }
+        LogicalPlan::Extension(_) => {
+            special(plan).is_some_and(|node| matches!(node.kind, Special::IntersectAll)) && inputs()
         }
         _ => false,
     }
@@ -288,7 +300,16 @@ impl GraphBuilder {
                 let rows = physical::conform(&rows, &schema)?;
                 self.push(id, Vec::new(), Constant::new(rows), detail)
             }
-            other => Err(EngineError::Internal(format!("no operator for {}", other.display()))),
+            other => {
+                let Some(node) = special(other) else {
+                    return Err(EngineError::Internal(format!("no operator for {}", other.display())));
+                };
+                let sources = node.inputs.iter().map(|input| self.add(input)).collect::<Result<Vec<_>, _>>()?;
+                let schemas = sources.iter().zip(&node.inputs).map(|(source, input)| self.schema(source, input));
+                let operator = special_operator(node, schemas.collect())?;
+                self.nodes.push(Node { id: id.to_owned(), operator, inputs: sources, detail });
+                Ok(Source::Node(self.nodes.len() - 1))
+            }
         }
     }
 
@@ -461,6 +482,65 @@ impl GraphBuilder {
         let operator = Join::new(kind, left_schema, right_schema, on, filter, null_equal, output)?;
         self.push(id, vec![left, right], operator, detail)
     }
+}
+
+/// The operator of a node of ours over inputs with these schemas. Batch runs it too.
+pub(crate) fn special_operator(node: &SpecialNode, inputs: Vec<SchemaRef>) -> Result<Box<dyn Operator>, EngineError> {
+    let output = nullable(node.schema.inner());
+    Ok(match &node.kind {
+        Special::IntersectAll => Box::new(SetOperation::new(SetOperationKind::Intersect { all: true }, output)?),
+        Special::ExceptAll => Box::new(SetOperation::new(SetOperationKind::Except { all: true }, output)?),
+        Special::AsOf(conditions) => {
+            let pair = |comparison: &Expr| match comparison {
+                Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (left.as_ref(), right.as_ref()) {
+                    (Expr::Column(left), Expr::Column(right)) => {
+                        let left = node.inputs[0].schema().index_of_column(left)?;
+                        Ok((left, *op, node.inputs[1].schema().index_of_column(right)?))
+                    }
+                    _ => Err(EngineError::Internal(format!("{comparison} is not of columns"))),
+                },
+                other => Err(EngineError::Internal(format!("{other} is not a comparison"))),
+            };
+            let on = conditions.on.iter().map(|equal| pair(equal).map(|(left, _, right)| (left, right)));
+            let on = on.collect::<Result<Vec<_>, _>>()?;
+            let (left, operator, right) = pair(&conditions.nearest)?;
+            let nearest = match operator {
+                LogicalOperator::GtEq => Nearest::AtOrBefore,
+                LogicalOperator::Gt => Nearest::Before,
+                LogicalOperator::LtEq => Nearest::AtOrAfter,
+                LogicalOperator::Lt => Nearest::After,
+                other => return Err(EngineError::Internal(format!("{other} orders nothing"))),
+            };
+            let conditions = AsOfConditions { on, times: (left, right), nearest, outer: conditions.outer };
+            Box::new(AsOfJoin::new(inputs[0].clone(), inputs[1].clone(), conditions, output)?)
+        }
+        Special::Recursion(recursion) => {
+            let mut builder = GraphBuilder::new(HashMap::new(), HashSet::new());
+            let last = builder.add(&recursion.step)?;
+            let source = |source: &Source| match source {
+                Source::Node(index) => Ok(StepSource::Operator(*index)),
+                Source::Relation(name) if name.as_ref() == WORK => Ok(StepSource::Work),
+                Source::Relation(name) => (1..inputs.len())
+                    .find(|index| input_name(*index) == name.as_ref())
+                    .map(StepSource::Input)
+                    .ok_or_else(|| EngineError::Internal(format!("a step reads `{name}`, which it does not have"))),
+            };
+            let last_is_output = last == Source::Node(builder.nodes.len().wrapping_sub(1));
+            let mut operators = Vec::with_capacity(builder.nodes.len());
+            for made in builder.nodes {
+                let sources = made.inputs.iter().map(source).collect::<Result<Vec<_>, _>>()?;
+                operators.push((made.operator, sources));
+            }
+            if !last_is_output {
+                // The step gives the rows of the last iteration back as they are.
+                let fields = node.schema.fields().iter().map(|f| as_nullable(f));
+                let fields = fields.chain([Field::new("__depth", DataType::Int64, true)]).collect::<Vec<_>>();
+                operators.push((Box::new(Union::new(Arc::new(Schema::new(fields)))), vec![source(&last)?]));
+            }
+            let step = RecursionStep { operators };
+            Box::new(Recursion::new(recursion.name.clone(), recursion.distinct, output, inputs, step)?)
+        }
+    })
 }
 
 /// The expression as the operators evaluate it.

@@ -1,21 +1,27 @@
 //! The text of a model: one SELECT, each output column with a name.
 
+use crate::canonical::as_of::MARKER;
 use crate::errors::{PlanError, PlanErrorKind};
 use datafusion::common::{DataFusionError, Location, Span};
-use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DataFusionStatement};
+use datafusion::sql::parser::{DFParserBuilder, Statement as DataFusionStatement};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, Statement,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Join,
+    JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, Spanned, Statement, TableFactor,
+    VisitMut, VisitorMut,
 };
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use std::ops::ControlFlow;
 
 /// The text's only statement, which is a query.
 pub(crate) fn single_query(sql: &str) -> Result<Box<Query>, DataFusionError> {
-    let mut statements = DFParser::parse_sql(sql)?;
-    let refused = |message: &str| {
-        Err(DataFusionError::SQL(
-            Box::new(datafusion::sql::sqlparser::parser::ParserError::ParserError(message.to_owned())),
-            None,
-        ))
-    };
+    let mut tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(ParserError::from)?;
+    left_as_of_joins(&mut tokens);
+    let mut statements = DFParserBuilder::new(tokens).build()?.parse_statements()?;
+    let refused =
+        |message: &str| Err(DataFusionError::SQL(Box::new(ParserError::ParserError(message.to_owned())), None));
     match (statements.pop_front(), statements.is_empty()) {
         (None, _) => refused("there is no statement: a model is a single SELECT"),
         (Some(_), false) => refused("there are several statements: a model is a single SELECT"),
@@ -32,11 +38,10 @@ pub(crate) fn expression(sql: &str) -> Result<Expr, DataFusionError> {
     Ok(DFParserBuilder::new(sql).build()?.parse_into_expr()?.expr)
 }
 
-/// Refuses what the syntax alone tells: columns without names, set operations that DataFusion does not do right.
+/// Refuses what the syntax alone tells: columns without names.
 pub(crate) fn check(query: &Query) -> Result<(), PlanError> {
     let mut mistakes = Vec::new();
     columns_have_names(&query.body, &mut mistakes);
-    set_operations(&query.body, &mut mistakes);
     let mut mistakes = mistakes.into_iter();
     match mistakes.next() {
         None => Ok(()),
@@ -45,6 +50,86 @@ pub(crate) fn check(query: &Query) -> Result<(), PlanError> {
             Err(first)
         }
     }
+}
+
+/// The parser takes `ASOF JOIN` only, and before it a word GLOBAL that means nothing to us: `ASOF LEFT JOIN` is passed as
+/// `GLOBAL ASOF JOIN`.
+fn left_as_of_joins(tokens: &mut [TokenWithSpan]) {
+    let words: Vec<usize> =
+        (0..tokens.len()).filter(|index| !matches!(tokens[*index].token, Token::Whitespace(_))).collect();
+    let is = |token: &TokenWithSpan, keyword: Keyword| matches!(&token.token, Token::Word(w) if w.keyword == keyword);
+    for three in words.windows(3) {
+        let [first, second, third] = [three[0], three[1], three[2]];
+        let join = is(&tokens[first], Keyword::ASOF) && is(&tokens[third], Keyword::JOIN);
+        if join && is(&tokens[second], Keyword::LEFT) {
+            let as_of = std::mem::replace(&mut tokens[first].token, Token::make_keyword("GLOBAL"));
+            tokens[second].token = as_of;
+        }
+    }
+}
+
+/// Writes as-of joins as plain joins whose condition has a mark, which DataFusion plans; the mark is found again in the
+/// plan.
+pub(crate) fn mark_as_of_joins(query: &mut Query) -> Result<(), PlanError> {
+    match query.visit(&mut AsOfJoins) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(mistake) => Err(*mistake),
+    }
+}
+
+struct AsOfJoins;
+
+impl VisitorMut for AsOfJoins {
+    type Break = Box<PlanError>;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        select.from.iter_mut().flat_map(|from| &mut from.joins).try_for_each(mark)
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, .. } => table_with_joins.joins.iter_mut().try_for_each(mark),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn mark(join: &mut Join) -> ControlFlow<Box<PlanError>> {
+    let JoinOperator::AsOf { match_condition, constraint } = &join.join_operator else {
+        return ControlFlow::Continue(());
+    };
+    let argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(match_condition.clone()));
+    let marked = Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(MARKER)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: vec![argument],
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    });
+    let condition = match constraint {
+        JoinConstraint::None => marked,
+        JoinConstraint::On(on) => Expr::BinaryOp {
+            left: Box::new(Expr::Nested(Box::new(on.clone()))),
+            op: BinaryOperator::And,
+            right: Box::new(marked),
+        },
+        JoinConstraint::Using(_) | JoinConstraint::Natural => {
+            let mistake = PlanError::new(PlanErrorKind::Unsupported, "ASOF JOIN takes ON, not USING")
+                .with_hint("write the equalities out: `ON a.k = b.k`");
+            return ControlFlow::Break(Box::new(mistake.at(Span::try_from_sqlparser_span(match_condition.span()))));
+        }
+    };
+    let on = JoinConstraint::On(condition);
+    join.join_operator = if join.global { JoinOperator::LeftOuter(on) } else { JoinOperator::Inner(on) };
+    join.global = false;
+    ControlFlow::Continue(())
 }
 
 fn columns_have_names(body: &SetExpr, mistakes: &mut Vec<PlanError>) {
@@ -61,23 +146,6 @@ fn columns_have_names(body: &SetExpr, mistakes: &mut Vec<PlanError>) {
                     mistakes.push(mistake.at(Span::try_from_sqlparser_span(expression.span())));
                 }
             }
-        }
-        _ => {}
-    }
-}
-
-fn set_operations(body: &SetExpr, mistakes: &mut Vec<PlanError>) {
-    match body {
-        SetExpr::Query(query) => set_operations(&query.body, mistakes),
-        SetExpr::SetOperation { op, set_quantifier, left, right } => {
-            let all = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
-            if all && matches!(op, SetOperator::Except | SetOperator::Intersect | SetOperator::Minus) {
-                let mistake = PlanError::new(PlanErrorKind::Unsupported, format!("{op} ALL is not supported"))
-                    .with_hint(format!("use {op}, or count rows with GROUP BY on both sides and join the counts"));
-                mistakes.push(mistake.at(Span::try_from_sqlparser_span(body.span())));
-            }
-            set_operations(left, mistakes);
-            set_operations(right, mistakes);
         }
         _ => {}
     }

@@ -8,28 +8,36 @@
 //! - Every float that crosses an edge is canonical ([`floats`]); sums and averages of floats are exact ([`sums`]), and
 //!   the order of floats is total ([`extremes`]).
 //! - Ordered constructs stand above a sort that ends with the whole row.
+//! - What DataFusion does not have is a node of ours ([`nodes`]) over canonical plans.
 //! - The clock appears only in filters of the form `lower <= clock AND clock < upper` ([`clock_bounds`]).
 
 mod aggregates;
+pub(crate) mod as_of;
 pub(crate) mod clock;
 mod columns;
 mod extremes;
 pub mod floats;
 mod grouping_sets;
 mod joins;
+pub(crate) mod nodes;
 mod ordered;
+mod recursion;
+mod set_operations;
 mod sums;
 
 pub(crate) use aggregates::is_kept_incrementally;
+pub(crate) use recursion::{WorkTable, refuse_stray_reads};
 
 use crate::errors::{PlanError, PlanErrorKind};
 use arrow::datatypes::{Field, Fields};
 use clock::{Bounds, bounds_of, reads_clock};
-pub(crate) use columns::{cannot_fail, project};
 use columns::{Below, column, named, pick, rebind, scan_columns, unique_names};
+pub(crate) use columns::{cannot_fail, project};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DataFusionError, TableReference};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Filter, LogicalPlan, Operator, Union, Unnest, lit};
+use nodes::{Special, SpecialNode};
 use std::sync::Arc;
 
 /// Why a plan has no canonical form.
@@ -93,10 +101,11 @@ pub(crate) fn canonicalise(plan: &LogicalPlan) -> Result<LogicalPlan> {
         LogicalPlan::Limit(limit) => ordered::limit_over(limit, &limit.input),
         LogicalPlan::Unnest(unnest) => unnested(unnest),
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => Ok(scan_columns(plan)?),
-        LogicalPlan::RecursiveQuery(_) => unsupported(
-            "WITH RECURSIVE cannot be kept up to date",
-            "write out the levels that occur, each a join, and UNION ALL them",
-        ),
+        LogicalPlan::RecursiveQuery(query) => recursion::recursive(query),
+        LogicalPlan::Extension(_) => match nodes::special(plan) {
+            Some(node) => special(node),
+            None => Err(DataFusionError::Internal(format!("no canonical form of {}", plan.display())).into()),
+        },
         LogicalPlan::Subquery(_) => {
             unsupported("this subquery cannot be turned into a join", "write it as a join, or as a model of its own")
         }
@@ -104,6 +113,27 @@ pub(crate) fn canonicalise(plan: &LogicalPlan) -> Result<LogicalPlan> {
             format!("a model is a SELECT; {} is not part of one", other.display()),
             "keep a single SELECT in the file",
         ),
+    }
+}
+
+/// What SQL means by operations that DataFusion does not have, or not as the standard says, as nodes of ours: to be done
+/// before the plan is analysed.
+pub(crate) fn with_special_nodes(plan: LogicalPlan) -> datafusion::common::Result<LogicalPlan> {
+    let done = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Join(join) => Ok(match as_of::from_join(&join)?.or(set_operations::from_join(&join)?) {
+            Some(special) => Transformed::yes(special),
+            None => Transformed::no(LogicalPlan::Join(join)),
+        }),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(done.data)
+}
+
+fn special(node: &SpecialNode) -> Result<LogicalPlan> {
+    match (&node.kind, node.inputs.as_slice()) {
+        (Special::IntersectAll | Special::ExceptAll, [left, right]) => set_operations::canonical(node, left, right),
+        (Special::AsOf(conditions), [left, right]) => as_of::canonical(node, conditions, left, right),
+        _ => Err(DataFusionError::Internal(format!("{node:?} is not of analysed plans")).into()),
     }
 }
 
@@ -243,7 +273,7 @@ fn unnested(unnest: &Unnest) -> Result<LogicalPlan> {
 
 /// Every relation that the plan scans, sorted, each once.
 pub(crate) fn relations_of(plan: &LogicalPlan) -> datafusion::common::Result<Vec<TableReference>> {
-    use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+    use datafusion::common::tree_node::TreeNodeRecursion;
     let mut found = Vec::new();
     plan.apply(|node| {
         if let LogicalPlan::TableScan(scan) = node {

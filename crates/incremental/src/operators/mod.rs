@@ -5,11 +5,13 @@
 //! be computed first is computed by a [`Map`] below.
 
 mod aggregate;
+mod as_of;
 mod distinct;
 mod join;
 mod map;
 mod parts;
 mod recompute;
+mod recursion;
 mod set_operation;
 mod temporal_filter;
 pub mod tolerant;
@@ -18,10 +20,12 @@ mod union;
 mod unnest;
 
 pub use aggregate::{Aggregate, AggregateCall, AggregateFunction};
+pub use as_of::{AsOfConditions, AsOfJoin, Nearest};
 pub use distinct::Distinct;
 pub use join::{Join, JoinFilter, JoinKind};
 pub use map::Map;
 pub use recompute::{Compute, Recompute};
+pub use recursion::{COPIES_MAX, ITERATIONS_MAX, Recursion, RecursionStep, StepSource};
 pub use set_operation::{SetOperation, SetOperationKind};
 pub use temporal_filter::TemporalFilter;
 pub use top_k::TopK;

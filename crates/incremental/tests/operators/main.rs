@@ -5,4 +5,5 @@ mod aggregates;
 mod deltas;
 mod joins;
 mod others;
+mod special;
 mod support;

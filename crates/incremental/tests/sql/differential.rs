@@ -260,6 +260,19 @@ const QUERIES: &[(&str, &str)] = &[
         "error_read_twice",
         "WITH t AS (SELECT kind, 10 / n AS share FROM events) SELECT kind, share FROM t UNION ALL SELECT kind, -share AS share FROM t",
     ),
+    ("intersect_all", "SELECT user_id FROM events INTERSECT ALL SELECT user_id FROM users"),
+    ("except_all", "SELECT user_id FROM events EXCEPT ALL SELECT user_id FROM users"),
+    ("except_all_of_two", "SELECT kind, amount FROM events EXCEPT ALL SELECT name AS kind, score AS amount FROM users"),
+    ("except_all_of_types", "SELECT n FROM events EXCEPT ALL SELECT user_id FROM users"),
+    ("all_of_distinct", "SELECT DISTINCT user_id FROM events EXCEPT ALL SELECT user_id FROM users"),
+    (
+        "nested_all",
+        "(SELECT user_id FROM events EXCEPT ALL SELECT user_id FROM users) INTERSECT ALL SELECT n AS user_id FROM events",
+    ),
+    (
+        "set_operation_in_subquery",
+        "SELECT id FROM events WHERE user_id IN (SELECT user_id FROM events EXCEPT ALL SELECT user_id FROM users)",
+    ),
     (
         "left_join_that_fails",
         "SELECT e.id, u.name FROM events e LEFT JOIN users u ON e.user_id = u.user_id AND 6 / e.n > u.score",
@@ -283,6 +296,59 @@ const QUERIES: &[(&str, &str)] = &[
     (
         "exists_or_that_fails",
         "SELECT u.user_id FROM users u WHERE u.score > 1 OR EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id AND 6 / e.n > u.score)",
+    ),
+    (
+        "as_of_join",
+        "SELECT a.id, b.id AS other, b.at FROM events a ASOF JOIN events b MATCH_CONDITION (a.at >= b.at) ON a.user_id = b.user_id AND a.kind = b.kind",
+    ),
+    (
+        "as_of_left_join",
+        "SELECT a.id, b.id AS other, b.amount FROM events a ASOF LEFT JOIN events b MATCH_CONDITION (a.at > b.at) ON a.user_id = b.user_id",
+    ),
+    (
+        "as_of_next",
+        "SELECT e.id, e.at, u.name, u.joined FROM events e ASOF JOIN users u MATCH_CONDITION (e.at <= u.joined) ON e.user_id = u.user_id",
+    ),
+    (
+        "as_of_after",
+        "SELECT a.id, b.id AS other FROM events a ASOF LEFT JOIN events b MATCH_CONDITION (b.at > a.at) ON a.n + 1 = b.n",
+    ),
+    (
+        "as_of_without_key",
+        "SELECT e.id, r.rate, r.currency FROM events e ASOF JOIN finance.rates r MATCH_CONDITION (CAST(e.at AS DATE) >= r.day)",
+    ),
+    (
+        "as_of_then_group",
+        "SELECT r.currency, sum(e.price) AS total FROM events e ASOF JOIN finance.rates r MATCH_CONDITION (CAST(e.at AS DATE) >= r.day) ON e.kind = r.currency WHERE r.rate > 0 GROUP BY r.currency",
+    ),
+    (
+        "as_of_chain",
+        "SELECT a.id, b.id AS before, c.id AS after FROM events a ASOF LEFT JOIN events b MATCH_CONDITION (a.at > b.at) ON a.kind = b.kind ASOF LEFT JOIN events c MATCH_CONDITION (a.at < c.at) ON a.kind = c.kind",
+    ),
+    (
+        "reachable",
+        "WITH RECURSIVE reach(node) AS (SELECT user_id AS node FROM users UNION SELECT e.n AS node FROM reach r JOIN events e ON e.user_id = r.node) SELECT node FROM reach",
+    ),
+    (
+        "reachable_pairs",
+        "WITH RECURSIVE reach(start, node) AS (SELECT user_id AS start, n AS node FROM events UNION SELECT r.start, e.n AS node FROM reach r JOIN events e ON e.user_id = r.node WHERE e.ok) SELECT start, count(*) AS nodes FROM reach GROUP BY start",
+    ),
+    (
+        "paths",
+        "WITH RECURSIVE path(node, hops) AS (SELECT user_id AS node, 0 AS hops FROM users UNION ALL SELECT e.n AS node, p.hops + 1 AS hops FROM path p JOIN events e ON e.user_id = p.node WHERE p.hops < 3) SELECT node, hops FROM path",
+    ),
+    (
+        "recursion_with_filters",
+        "WITH RECURSIVE r AS (SELECT id, user_id FROM events WHERE ok UNION SELECT e.id, e.user_id FROM events e JOIN r ON e.id = r.user_id WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.user_id = r.id)) SELECT id, user_id FROM r",
+    ),
+    (
+        "recursion_that_fails",
+        "WITH RECURSIVE r AS (SELECT n AS x FROM events UNION SELECT 4 / r.x AS x FROM r JOIN users u ON u.user_id = r.x + 2) SELECT x FROM r",
+    ),
+    ("counting", "WITH RECURSIVE n AS (SELECT 1 AS x UNION ALL SELECT x + 1 AS x FROM n WHERE x < 5) SELECT x FROM n"),
+    (
+        "endless_counting",
+        "WITH RECURSIVE n AS (SELECT user_id AS x FROM users UNION SELECT x + 1 AS x FROM n) SELECT count(*) AS rows, max(x) AS most FROM n",
     ),
     (
         "sessions_by_gap",
@@ -395,6 +461,10 @@ const CLEAR: &[&str] = &[
     "rollup_having",
     "mixed_grouping",
     "left_join_that_fails",
+    "reachable",
+    "reachable_pairs",
+    "paths",
+    "counting",
 ];
 
 #[test]
