@@ -157,9 +157,9 @@ impl Runnable<'_> {
             }
             LogicalPlan::Join(join) => {
                 let (left, right) = (below(&join.left)?, below(&join.right)?);
+                let both = join.left.schema().join(join.right.schema())?;
                 let filter = match &join.filter {
-                    Some(filter) if !canonical::cannot_fail(filter) => {
-                        let both = join.left.schema().join(join.right.schema())?;
+                    Some(filter) if !canonical::cannot_fail(filter, &both) => {
                         Some(physical::tolerant_condition(filter, &both, self.failures(plan))?)
                     }
                     filter => filter.clone(),

@@ -71,10 +71,16 @@ fn canonical_call(call: AggregateFunction, below: &mut Below) -> Result<Aggregat
             "use the exact function: count(DISTINCT x), median(x), percentile_cont(0.9) WITHIN GROUP (ORDER BY x)",
         );
     }
+    // What is kept by operators is kept of columns; only `count(1)` counts rows.
+    let counts_rows = func.name() == "count" && !params.distinct;
+    let of_columns = is_kept_incrementally(&AggregateFunction { func: func.clone(), params: params.clone() });
     params.args = params
         .args
         .into_iter()
-        .map(|argument| if matches!(argument, Expr::Literal(_, _)) { Ok(argument) } else { below.place(argument) })
+        .map(|argument| match &argument {
+            Expr::Literal(value, _) if !of_columns || (counts_rows && !value.is_null()) => Ok(argument),
+            _ => below.place(argument),
+        })
         .collect::<datafusion::common::Result<_>>()?;
     if let Some(filter) = params.filter {
         params.filter = Some(Box::new(below.place(*filter)?));

@@ -110,7 +110,7 @@ fn merged(input: LogicalPlan, expressions: Vec<Expr>) -> Result<(LogicalPlan, Ve
     let twice =
         used.iter().zip(&inner.expr).any(|(used, e)| *used > 1 && !matches!(e.clone().unalias(), Expr::Column(_)));
     // A column that is not used may still tell of rows that fail.
-    let dropped = used.iter().zip(&inner.expr).any(|(used, e)| *used == 0 && !cannot_fail(e));
+    let dropped = used.iter().zip(&inner.expr).any(|(used, e)| *used == 0 && !cannot_fail(e, inner.input.schema()));
     if twice || dropped {
         return Ok((input, expressions));
     }
@@ -200,8 +200,12 @@ impl Below {
     }
 }
 
-/// Whether the expression has a value for every row: comparisons, logic and arithmetic that wraps.
-pub(crate) fn cannot_fail(expression: &Expr) -> bool {
+/// Whether the expression has a value for every row: comparisons, logic, arithmetic that wraps, casts that widen.
+pub(crate) fn cannot_fail(expression: &Expr, schema: &DFSchema) -> bool {
+    let wraps = |e: &Expr| {
+        e.get_type(schema)
+            .is_ok_and(|data_type| data_type.is_integer() || data_type.is_floating() || data_type.is_null())
+    };
     let mut safe = true;
     let _ = expression.apply(|e| {
         safe &= match e {
@@ -219,11 +223,26 @@ pub(crate) fn cannot_fail(expression: &Expr) -> bool {
             | Expr::IsNotUnknown(_)
             | Expr::Between(_)
             | Expr::InList(_)
-            | Expr::Like(_)
-            | Expr::SimilarTo(_)
             | Expr::Case(_)
             | Expr::TryCast(_) => true,
-            Expr::BinaryExpr(BinaryExpr { op, .. }) => !matches!(op, Operator::Divide | Operator::Modulo),
+            Expr::Like(like) => matches!(like.pattern.as_ref(), Expr::Literal(_, _)) && like.escape_char.is_none(),
+            Expr::Cast(cast) => cast.expr.get_type(schema).is_ok_and(|from| widens(&from, cast.field.data_type())),
+            Expr::BinaryExpr(BinaryExpr { op, left, right }) => match op {
+                Operator::Plus | Operator::Minus | Operator::Multiply => wraps(left) && wraps(right),
+                op => matches!(
+                    op,
+                    Operator::Eq
+                        | Operator::NotEq
+                        | Operator::Lt
+                        | Operator::LtEq
+                        | Operator::Gt
+                        | Operator::GtEq
+                        | Operator::IsDistinctFrom
+                        | Operator::IsNotDistinctFrom
+                        | Operator::And
+                        | Operator::Or
+                ),
+            },
             Expr::ScalarFunction(call) => {
                 matches!(call.func.name(), "canonical" | "coalesce" | "lower" | "upper" | "nullif" | "character_length")
             }
@@ -232,4 +251,17 @@ pub(crate) fn cannot_fail(expression: &Expr) -> bool {
         Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
     });
     safe
+}
+
+/// Whether every value of a type is one of another.
+fn widens(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Date32, Float32, Float64, Int8, Int16, Int32, Int64, Null, UInt8, UInt16, UInt32, Utf8};
+    match to {
+        _ if from == to => true,
+        Float64 => from.is_integer() || matches!(from, Float32 | Null),
+        Int64 => matches!(from, Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32 | Null),
+        Int32 => matches!(from, Int8 | Int16 | UInt8 | UInt16 | Null),
+        Utf8 => matches!(from, Int8 | Int16 | Int32 | Int64 | DataType::Boolean | Date32 | Null),
+        _ => matches!(from, Null),
+    }
 }

@@ -5,10 +5,10 @@ use super::columns::{self, Below, column, named, pick, project, rebind};
 use super::{Result, canonicalise, refuse, unsupported};
 use crate::errors::PlanErrorKind;
 use datafusion::common::{Column, JoinConstraint, JoinType, NullEquality};
-use datafusion::logical_expr::{Distinct, Expr, Filter, Join, LogicalPlan, col, lit};
+use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, col, lit};
 use std::sync::Arc;
 
-/// Joins on columns; what can fail on a pair of rows is a filter above.
+/// Joins on columns.
 pub(super) fn joined(join: &Join) -> Result<LogicalPlan> {
     let (from_left, from_right) = (join.left.schema(), join.right.schema());
     let left = canonicalise(&join.left)?;
@@ -52,25 +52,17 @@ pub(super) fn joined(join: &Join) -> Result<LogicalPlan> {
     if join.null_aware {
         return null_aware_anti(left, right, on, filter, left_width);
     }
-    let inner = join.join_type == JoinType::Inner;
-    // A pair on which the condition of another join fails is an error and no pair.
-    let (inside, above) = match filter {
-        Some(filter) if inner && !columns::cannot_fail(&filter) => (None, Some(filter)),
-        filter => (filter, None),
-    };
-    let mut plan = LogicalPlan::Join(Join::try_new(
+    // A pair on which the condition fails is an error and no pair.
+    let plan = LogicalPlan::Join(Join::try_new(
         Arc::new(left),
         Arc::new(right),
         on,
-        inside,
+        filter,
         join.join_type,
         JoinConstraint::On,
         join.null_equality,
         false,
     )?);
-    if let Some(above) = above {
-        plan = LogicalPlan::Filter(Filter::try_new(above, Arc::new(plan))?);
-    }
     let right_columns = all_left..all_left + right_width;
     let kept: Vec<usize> = match join.join_type {
         JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => {
