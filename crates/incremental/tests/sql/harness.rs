@@ -4,20 +4,23 @@
 //! each epoch the sum of all emitted deltas is compared with a batch run over the accumulated input: rows, weights
 //! and error rows.
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use super::history::History;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use weir_incremental::{BatchLimits, Dataflow, Delta, ModelPlan, Planner, Relation, RelationTraits, batch};
+use weir_incremental::{
+    BatchLimits, Dataflow, Delta, EngineError, ModelPlan, Planner, Relation, RelationTraits, batch,
+};
 
-const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
+/// In microseconds.
+pub const SECOND: i64 = 1_000_000;
 /// 2026-01-01T00:00:00Z.
-const START: i64 = 1_767_225_600 * SECOND;
+pub const START: i64 = 1_767_225_600 * SECOND;
 
 /// A small random number generator with a fixed sequence for each seed.
 pub struct Chance(u64);
@@ -98,7 +101,8 @@ fn planner_of(append_only: bool) -> Planner {
     planner
 }
 
-fn value(data_type: &DataType, name: &str, chance: &mut Chance) -> ScalarValue {
+/// A value of a column.
+pub fn value(data_type: &DataType, name: &str, chance: &mut Chance) -> ScalarValue {
     if chance.once_in(7) && name != "id" {
         return ScalarValue::try_from(data_type).expect("a type of the harness");
     }
@@ -139,9 +143,11 @@ fn value(data_type: &DataType, name: &str, chance: &mut Chance) -> ScalarValue {
     }
 }
 
-type Row = Vec<ScalarValue>;
+/// The values of a row.
+pub type Row = Vec<ScalarValue>;
 
-fn batch_of(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
+/// Rows as a batch.
+pub fn batch_of(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
     if rows.is_empty() {
         return RecordBatch::new_empty(schema.clone());
     }
@@ -149,45 +155,6 @@ fn batch_of(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
         .map(|index| ScalarValue::iter_to_array(rows.iter().map(|row| row[index].clone())).expect("one type a column"))
         .collect();
     RecordBatch::try_new(schema.clone(), columns).expect("columns of the schema")
-}
-
-/// The present rows of one relation.
-struct Contents {
-    schema: SchemaRef,
-    rows: Vec<Row>,
-}
-
-impl Contents {
-    /// Draws a change, applies it and gives its delta; no row is taken away when the relation `grows`.
-    fn change(&mut self, chance: &mut Chance, grows: bool) -> Delta {
-        let (mut rows, mut weights) = (Vec::new(), Vec::new());
-        for _ in 0..chance.below(7) {
-            let delete = !self.rows.is_empty() && chance.once_in(3) && !grows;
-            if delete {
-                let index = chance.below(self.rows.len() as u64) as usize;
-                rows.push(self.rows.swap_remove(index));
-                weights.push(-1);
-            } else {
-                // Now and then a row that is there already.
-                let again = !self.rows.is_empty() && chance.once_in(6);
-                let row: Row = if again {
-                    self.rows[chance.below(self.rows.len() as u64) as usize].clone()
-                } else {
-                    self.schema.fields().iter().map(|f| value(f.data_type(), f.name(), chance)).collect()
-                };
-                self.rows.push(row.clone());
-                rows.push(row);
-                weights.push(1);
-            }
-        }
-        Delta::new(batch_of(&self.schema, &rows), Int64Array::from(weights))
-    }
-
-    /// Takes everything away.
-    fn clear(&mut self) -> Delta {
-        let rows = std::mem::take(&mut self.rows);
-        Delta::new(batch_of(&self.schema, &rows), Int64Array::from(vec![-1; rows.len()]))
-    }
 }
 
 /// What a test may do to emitted deltas, to prove that a bug of that kind is found.
@@ -217,39 +184,59 @@ impl Run {
     }
 }
 
+/// What [`differ_over`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// The planner refuses the query.
+    Refused(weir_incremental::PlanError),
+    /// A step or a batch run failed.
+    Failed(String),
+    /// What is kept differs from what batch gives, or state is left behind.
+    Found(String),
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(error) => write!(f, "refused: {error}"),
+            Self::Failed(text) | Self::Found(text) => f.write_str(text),
+        }
+    }
+}
+
 /// Plans `queries` (name and SQL) in order, each readable by the next; keeps them in one graph; compares after each
-/// epoch. The error says where they differ.
+/// epoch of a history. The error says where they differ.
 pub fn differ(queries: &[(&str, &str)], run: Run) -> Result<(), String> {
-    let mut planner = planner_of(run.grows);
+    let history = History::draw(&mut Chance::new(run.seed), run.epochs, run.grows);
+    differ_over(queries, &history, run.mutation, run.restart).map_err(|e| format!("seed {}, {e}", run.seed))
+}
+
+/// The same over a given history.
+pub fn differ_over(
+    queries: &[(&str, &str)],
+    history: &History,
+    mutation: Option<Mutation>,
+    restart: bool,
+) -> Result<(), Difference> {
+    let mut planner = planner_of(history.grows);
     let mut models: Vec<ModelPlan> = Vec::new();
     for (name, sql) in queries {
-        let model = planner.plan(name, sql).map_err(|e| format!("{name}: {e}"))?;
+        let model = planner.plan(name, sql).map_err(Difference::Refused)?;
         let traits = RelationTraits { append_only: model.append_only, key: Vec::new() };
         planner.add_relation(model.name.clone(), model.schema.clone(), traits);
         models.push(model);
     }
+    let failed_with = |what: String| move |e: EngineError| Difference::Failed(format!("{what}: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut chance = Chance::new(run.seed);
-    let mut contents: BTreeMap<Relation, Contents> =
-        schemas().into_iter().map(|(relation, schema)| (relation, Contents { schema, rows: Vec::new() })).collect();
-    let mut graph = Dataflow::build(&models, &schemas()).map_err(|e| e.to_string())?;
+    let mut graph = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
     let mut saved: HashMap<(String, Vec<u8>), Vec<u8>> = HashMap::new();
     let mut kept: HashMap<Relation, Vec<Delta>> = HashMap::new();
     let mut failed: HashMap<Relation, Vec<Delta>> = HashMap::new();
-    let mut now = START + 2 * DAY;
-    for epoch in 0..run.epochs {
-        now += [1, SECOND, 3600 * SECOND, DAY, 5 * DAY][chance.below(5) as usize];
-        let mut deltas = HashMap::new();
-        for (relation, contents) in &mut contents {
-            if epoch + 1 == run.epochs && !run.grows {
-                deltas.insert(relation.clone(), contents.clear());
-            } else if !chance.once_in(4) {
-                deltas.insert(relation.clone(), contents.change(&mut chance, run.grows));
-            }
-        }
-        let output = graph.step(now, &deltas).map_err(|e| format!("epoch {epoch}: {e}"))?;
+    for (epoch, (_, now)) in history.epochs.iter().enumerate() {
+        let deltas = history.deltas(epoch);
+        let output = graph.step(*now, &deltas).map_err(failed_with(format!("epoch {epoch}")))?;
         for (model, mut delta) in output.models {
-            if let Some(mutate) = run.mutation {
+            if let Some(mutate) = mutation {
                 delta = mutate(delta);
             }
             kept.entry(model).or_default().push(delta);
@@ -258,23 +245,21 @@ pub fn differ(queries: &[(&str, &str)], run: Run) -> Result<(), String> {
             failed.entry(model).or_default().push(delta);
         }
         let mut tables: HashMap<Relation, Arc<dyn TableProvider>> = HashMap::new();
-        for (relation, contents) in &contents {
-            let canonical = batch_of(&contents.schema, &contents.rows);
-            tables.insert(relation.clone(), table(&contents.schema, vec![canonical]));
+        for (relation, rows) in history.contents(epoch) {
+            tables.insert(relation, table(&rows.schema(), vec![rows]));
         }
         for model in &models {
             let lookup = |relation: &Relation| tables.get(relation).cloned();
             let expected = runtime
-                .block_on(batch::run(model, &lookup, now, BatchLimits::default()))
-                .map_err(|e| format!("epoch {epoch}, {} in batch: {e}", model.name))?;
-            let place = |what: &str| format!("seed {}, epoch {epoch}, {what} of {}", run.seed, model.name);
-            compare(&model.schema, kept.get(&model.name), &expected.rows)
-                .map_err(|e| format!("{}\n{e}", place("rows")))?;
+                .block_on(batch::run(model, &lookup, *now, BatchLimits::default()))
+                .map_err(failed_with(format!("epoch {epoch}, {} in batch", model.name)))?;
+            let place = |what: &str, e| Difference::Found(format!("epoch {epoch}, {what} of {}\n{e}", model.name));
+            compare(&model.schema, kept.get(&model.name), &expected.rows).map_err(|e| place("rows", e))?;
             compare(&weir_incremental::dataflow::ERROR_SCHEMA, failed.get(&model.name), &expected.errors)
-                .map_err(|e| format!("{}\n{e}", place("errors")))?;
+                .map_err(|e| place("errors", e))?;
             tables.insert(model.name.clone(), table(&model.schema, expected.rows));
         }
-        if run.restart {
+        if restart {
             graph.state_changes(&mut |id, key, value| {
                 let key = (id.to_owned(), key.to_vec());
                 match value {
@@ -282,23 +267,29 @@ pub fn differ(queries: &[(&str, &str)], run: Run) -> Result<(), String> {
                     None => saved.remove(&key),
                 };
             });
-            if epoch == run.epochs / 2 {
-                graph = Dataflow::build(&models, &schemas()).map_err(|e| e.to_string())?;
+            if epoch == history.epochs.len() / 2 {
+                graph = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
                 graph
                     .restore(&mut |id, take| {
                         saved.iter().filter(|((of, _), _)| of == id).try_for_each(|((_, key), value)| take(key, value))
                     })
-                    .map_err(|e| e.to_string())?;
+                    .map_err(failed_with("restore".into()))?;
             }
         }
     }
-    // Everything was taken away; what is left is the one row of an aggregate without groups, or a constant.
-    let constants = queries.iter().any(|(_, sql)| sql.contains("VALUES") || sql.contains("SELECT 1 AS"));
-    let emptied = !constants && !run.grows;
-    match graph.describe().into_iter().find(|operator| operator.state_rows > 1 && emptied) {
-        Some(operator) => {
-            Err(format!("{} rows are left in {}: {}", operator.state_rows, operator.operator, operator.detail))
-        }
+    if !history.ends_empty() {
+        return Ok(());
+    }
+    // Everything was taken away: what is left is what a graph has that was never given anything.
+    let mut fresh = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
+    let last = history.epochs.last().map_or(0, |(_, now)| *now);
+    fresh.step(last, &HashMap::new()).map_err(failed_with("a step without input".into()))?;
+    let (left, expected) = (graph.describe(), fresh.describe());
+    match left.iter().zip(&expected).find(|(left, expected)| left.state_rows != expected.state_rows) {
+        Some((left, expected)) => Err(Difference::Found(format!(
+            "{} rows instead of {} are left in {}: {}",
+            left.state_rows, expected.state_rows, left.operator, left.detail
+        ))),
         None => Ok(()),
     }
 }
@@ -310,15 +301,11 @@ pub fn agrees_with_plain_sql(sql: &str, seed: u64) -> Result<bool, String> {
     let model = planner.plan("model", sql).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut chance = Chance::new(seed);
-    let mut tables: Vec<(Relation, Arc<dyn TableProvider>)> = Vec::new();
-    for (relation, schema) in schemas() {
-        let mut contents = Contents { schema, rows: Vec::new() };
-        for _ in 0..6 {
-            contents.change(&mut chance, false);
-        }
-        let rows = batch_of(&contents.schema, &contents.rows);
-        tables.push((relation, table(&contents.schema, vec![rows])));
-    }
+    let history = History::draw(&mut chance, 6, false);
+    let last_but_one = history.epochs.len().saturating_sub(2);
+    let contents = history.contents(last_but_one).into_iter();
+    let tables: Vec<(Relation, Arc<dyn TableProvider>)> =
+        contents.map(|(relation, rows)| (relation, table(&rows.schema(), vec![rows]))).collect();
     let now = START + chance.below(10 * 24) as i64 * 3600 * SECOND;
     let lookup = |relation: &Relation| tables.iter().find(|(name, _)| name == relation).map(|(_, table)| table.clone());
     let output = runtime
@@ -343,12 +330,13 @@ pub fn agrees_with_plain_sql(sql: &str, seed: u64) -> Result<bool, String> {
     Ok(true)
 }
 
-fn table(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Arc<dyn TableProvider> {
+/// Batches as a table.
+pub fn table(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Arc<dyn TableProvider> {
     Arc::new(MemTable::try_new(schema.clone(), vec![batches]).expect("batches of the schema"))
 }
 
 /// The sum of deltas must be the rows.
-fn compare(schema: &SchemaRef, deltas: Option<&Vec<Delta>>, rows: &[RecordBatch]) -> Result<(), String> {
+pub fn compare(schema: &SchemaRef, deltas: Option<&Vec<Delta>>, rows: &[RecordBatch]) -> Result<(), String> {
     let fail = |e: &dyn std::fmt::Display| e.to_string();
     let mut parts = deltas.cloned().unwrap_or_default();
     let kept = Delta::concat(schema, &parts).map_err(|e| fail(&e))?.consolidate().map_err(|e| fail(&e))?;

@@ -1,5 +1,8 @@
 //! SQL through the crate's front door: what the planner says of it, and that both tempos agree on it.
 
 mod differential;
+mod fuzz;
 mod harness;
+mod history;
 mod planner;
+mod traps;
