@@ -3,6 +3,7 @@
 //! Functions here are deterministic: equal arguments give equal results, for ever. This crate does not know where they
 //! are called from.
 
+mod hop;
 mod tumble;
 
 use datafusion::error::Result;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 /// Makes every function of this crate known to `registry`.
 pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    registry.register_udf(Arc::new(hop::function()))?;
     registry.register_udf(Arc::new(tumble::function()))?;
     Ok(())
 }

@@ -64,18 +64,23 @@ impl ScalarUDFImpl for Tumble {
 }
 
 fn start(instant: i64, width: IntervalMonthDayNano) -> Result<i64> {
-    if width.months != 0 {
-        return exec_err!("tumble() takes a width of days or less; for months and years use date_trunc()");
-    }
-    let width = i128::from(width.days) * DAY_MICROS + i128::from(width.nanoseconds / 1000);
-    if width <= 0 {
-        return exec_err!("tumble() takes a width above zero");
-    }
-    let start = i128::from(instant) - i128::from(instant).rem_euclid(width);
+    let start = i128::from(instant) - i128::from(instant).rem_euclid(micros("tumble", width)?);
     match i64::try_from(start) {
         Ok(start) => Ok(start),
         Err(_) => exec_err!("the window of {instant} begins before time does"),
     }
+}
+
+/// The microseconds of a width that `function` takes, which are more than none.
+pub(crate) fn micros(function: &str, width: IntervalMonthDayNano) -> Result<i128> {
+    if width.months != 0 {
+        return exec_err!("{function}() takes a width of days or less; for months and years use date_trunc()");
+    }
+    let width = i128::from(width.days) * DAY_MICROS + i128::from(width.nanoseconds / 1000);
+    if width <= 0 {
+        return exec_err!("{function}() takes a width above zero");
+    }
+    Ok(width)
 }
 
 #[cfg(test)]

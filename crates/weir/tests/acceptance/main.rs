@@ -7,5 +7,6 @@ mod folder;
 mod kill;
 mod lake;
 mod online_retail;
+mod sql;
 mod support;
 mod tutorial;
