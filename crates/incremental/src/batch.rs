@@ -70,8 +70,8 @@ pub async fn run(
         .map(|batch| physical::conform(batch, &plan.schema))
         .collect::<Result<Vec<_>, _>>()?;
     let failures = failed(failures.into_inner());
-    let errors = error_rows(&plan.name, &failures)?;
-    let errors = if errors.is_empty() { Vec::new() } else { vec![errors.rows] };
+    let errors = error_rows(&plan.name, &failures)?.consolidate()?.expand()?;
+    let errors = if errors.num_rows() == 0 { Vec::new() } else { vec![errors] };
     Ok(BatchOutput { rows, errors })
 }
 

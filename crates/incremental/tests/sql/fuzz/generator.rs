@@ -475,7 +475,9 @@ impl<'a> Generator<'a> {
             }
             Type::Instant => {
                 let one = of(Type::Instant);
-                let forms = [format!("({one} + INTERVAL '5 hours')"), format!("date_trunc('day', {one})")];
+                // Below a NULL that a maximum gives stands a number that date_trunc cannot take, when overflow is checked.
+                let known = format!("coalesce({one}, TIMESTAMP '2026-01-02T00:00:00')");
+                let forms = [format!("({one} + INTERVAL '5 hours')"), format!("date_trunc('day', {known})")];
                 self.one(&forms)
             }
             Type::Date => format!("CAST({} AS DATE)", of(Type::Instant)),

@@ -11,6 +11,7 @@ use self::generator::Generator;
 use self::shrink::Case;
 use crate::harness::{Chance, Difference, differ_over};
 use crate::history::History;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Drawn when the environment does not say how many: well under a minute of work.
 const QUERIES: u64 = 250;
@@ -31,13 +32,20 @@ fn drawn(seed: u64) -> (query::Query, History, bool) {
     (query, history, restart)
 }
 
+/// Compares the two tempos; a panic is a failure as any other, so that its cause can be made smaller too.
+fn tried(query: &query::Query, history: &History, restart: bool) -> Result<(), Difference> {
+    let sql = query.sql();
+    let compared = catch_unwind(AssertUnwindSafe(|| differ_over(&[("model", &sql)], history, None, restart)));
+    compared.unwrap_or_else(|_| Err(Difference::Failed("a panic, see above".into())))
+}
+
 #[test]
 fn random_queries_are_the_same_in_both_tempos() {
     let (first, count) = (from_environment("WEIR_FUZZ_SEED", 1), from_environment("WEIR_FUZZ_QUERIES", QUERIES));
     let (mut compared, mut refused, mut found) = (0, Vec::new(), Vec::new());
     for seed in first..first + count {
         let (query, history, restart) = drawn(seed);
-        match differ_over(&[("model", &query.sql())], &history, None, restart) {
+        match tried(&query, &history, restart) {
             Ok(()) => compared += 1,
             Err(Difference::Refused(mistake)) => refused.push(format!("{seed}: {mistake}\n    {}", query.sql())),
             Err(difference) => {

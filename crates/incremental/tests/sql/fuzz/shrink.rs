@@ -1,7 +1,8 @@
 //! Makes a query and a history that differ smaller, as long as they still differ.
 
 use super::query::Query;
-use crate::harness::{Difference, differ_over};
+use super::tried;
+use crate::harness::Difference;
 use crate::history::History;
 
 /// So many candidates are tried.
@@ -39,7 +40,7 @@ impl Case {
         if self.tries > TRIES_MAX {
             return false;
         }
-        match differ_over(&[("model", &query.sql())], history, None, self.restart) {
+        match tried(query, history, self.restart) {
             Ok(()) | Err(Difference::Refused(_)) => false,
             Err(difference) => {
                 let same = std::mem::discriminant(&difference) == std::mem::discriminant(&self.difference);
