@@ -1,10 +1,12 @@
 //! Sessions for ad-hoc queries: SELECT, SHOW and EXPLAIN over relations at hand, within limits.
 
 use crate::batch::BatchLimits;
-use crate::canonical::clock;
+use crate::canonical::nodes::special;
+use crate::canonical::{self, clock};
 use crate::delta::Relation;
 use crate::planner::{Planner, session_config};
 use datafusion::catalog::{MemorySchemaProvider, TableProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
@@ -65,6 +67,10 @@ impl QuerySession {
         if matches!(plan, LogicalPlan::Statement(Statement::SetVariable(_)) | LogicalPlan::Copy(_)) {
             return Err(DataFusionError::Plan("only SELECT, SHOW and EXPLAIN are answered here".into()));
         }
+        if counts_rows(&plan)? {
+            let message = "INTERSECT ALL and EXCEPT ALL are answered in models only; count rows with GROUP BY instead";
+            return Err(DataFusionError::NotImplemented(message.into()));
+        }
         let plan = clock::bind_functions(plan)?;
         let now = self.now;
         let plan = plan.transform_up_with_subqueries(|node| {
@@ -84,4 +90,14 @@ impl QuerySession {
     pub fn context(&self) -> &SessionContext {
         &self.context
     }
+}
+
+/// Whether the plan has a set operation that DataFusion would not do as the standard says.
+fn counts_rows(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let mut found = false;
+    canonical::with_special_nodes(plan.clone())?.apply_with_subqueries(|node| {
+        found |= special(node).is_some();
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }

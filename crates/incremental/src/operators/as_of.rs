@@ -177,10 +177,9 @@ impl AsOfJoin {
 
     /// The pairs as rows of the output.
     fn output(&self, pairs: Pairs) -> Result<Delta, EngineError> {
-        let kept = |(_, right): &(&(Vec<u8>, Option<Vec<u8>>), &i64)| right != &&0;
         let outer = self.outer;
-        let shown: Vec<_> = pairs.0.iter().filter(kept).filter(|((_, right), _)| outer || right.is_some()).collect();
-        let (padded, matched): (Vec<_>, Vec<_>) = shown.into_iter().partition(|((_, right), _)| right.is_none());
+        let shown = pairs.0.iter().filter(|((_, right), weight)| **weight != 0 && (outer || right.is_some()));
+        let (padded, matched): (Vec<_>, Vec<_>) = shown.partition(|((_, right), _)| right.is_none());
         let mut parts = Vec::new();
         for (group, has_right) in [(matched, true), (padded, false)] {
             if group.is_empty() {
