@@ -14,6 +14,7 @@ use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 /// Columns of the error rows of models: `model`, `expression`, `row` (JSON), `message`.
 pub static ERROR_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -47,9 +48,16 @@ pub struct OperatorDescription {
     pub state_rows: usize,
     /// Bytes of memory held by what is remembered.
     pub state_bytes: usize,
+    /// Rows taken in since the graph was built.
+    pub rows_in: u64,
     /// Rows emitted since the graph was built.
     pub rows_out: u64,
+    /// Time spent in it since the graph was built; zero where nobody measures ([`Dataflow::measure`]).
+    pub elapsed: Duration,
 }
+
+/// Reads a clock that never goes backwards.
+pub type Stopwatch = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// The graph.
 pub struct Dataflow {
@@ -58,6 +66,8 @@ pub struct Dataflow {
     inputs: HashMap<Relation, SchemaRef>,
     /// No step was made yet: operators that emit without input do.
     fresh: bool,
+    /// What tells the time that operators take.
+    stopwatch: Option<Stopwatch>,
 }
 
 struct Node {
@@ -67,7 +77,9 @@ struct Node {
     detail: String,
     /// Models whose own plan it is part of: their rows fail when its rows do.
     models: Vec<usize>,
+    rows_in: u64,
     rows_out: u64,
+    elapsed: Duration,
 }
 
 struct Model {
@@ -107,7 +119,9 @@ impl Dataflow {
                 inputs: node.inputs,
                 detail: node.detail,
                 models: Vec::new(),
+                rows_in: 0,
                 rows_out: 0,
+                elapsed: Duration::ZERO,
             })
             .collect();
         for (index, model) in built.iter().enumerate() {
@@ -121,7 +135,12 @@ impl Dataflow {
                 }
             }
         }
-        Ok(Self { nodes, models: built, inputs, fresh: true })
+        Ok(Self { nodes, models: built, inputs, fresh: true, stopwatch: None })
+    }
+
+    /// From now on the time that each operator takes is told by `stopwatch`, read twice for each operator that has work.
+    pub fn measure(&mut self, stopwatch: Stopwatch) {
+        self.stopwatch = Some(stopwatch);
     }
 
     /// Takes the epoch's clock (microseconds UTC, never less than the last) and the deltas of inputs that have news.
@@ -155,8 +174,13 @@ impl Dataflow {
                 .map(|(source, empty)| delta_of(source, &deltas, &relations).unwrap_or(empty))
                 .collect();
             let mut errors = Vec::new();
+            let started = self.stopwatch.as_ref().map(|read| read());
             let node = &mut self.nodes[index];
             let delta = node.operator.step(&arguments, &mut StepContext { now, errors: &mut errors })?;
+            if let (Some(read), Some(started)) = (&self.stopwatch, started) {
+                node.elapsed += read().saturating_sub(started);
+            }
+            node.rows_in += arguments.iter().map(|delta| delta.len() as u64).sum::<u64>();
             node.rows_out += delta.len() as u64;
             for model in &node.models {
                 failed[*model].extend(errors.iter().cloned());
@@ -232,7 +256,9 @@ impl Dataflow {
                 models: node.models.iter().map(|index| models[*index].clone()).collect(),
                 state_rows,
                 state_bytes,
+                rows_in: node.rows_in,
                 rows_out: node.rows_out,
+                elapsed: node.elapsed,
             }
         };
         self.nodes.iter_mut().map(describe).collect()

@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use weir_environment::Environment;
 use weir_incremental::checkpoint::{CheckpointStore, StateChanges};
-use weir_incremental::dataflow::Dataflow;
+use weir_incremental::dataflow::{Dataflow, OperatorDescription, Stopwatch};
 use weir_incremental::operators::EngineError;
 use weir_incremental::{Delta, Relation};
 use weir_journal::{EpochJournal, EpochJournalOptions, JournalError, Ledger, LedgerOptions};
@@ -261,7 +261,8 @@ impl Core {
         let ledger = Arc::new(Mutex::new(ledger));
         let plans: Vec<_> = spec.models.iter().map(|m| m.plan.clone()).collect();
         let inputs: Vec<_> = spec.sources.iter().map(|s| (s.name.clone(), s.schema.clone())).collect();
-        let dataflow = Dataflow::build(&plans, &inputs)?;
+        let mut dataflow = Dataflow::build(&plans, &inputs)?;
+        dataflow.measure(stopwatch(environment));
         let admissions = spec.sources.iter().map(|s| s.admission()).collect::<Result<Vec<_>, _>>()?;
         let mut indexes = BTreeMap::new();
         for model in spec.models.iter().filter(|m| !m.key.is_empty()) {
@@ -722,6 +723,7 @@ impl Core {
     /// Takes over a dataflow that was fed from history; all state belongs to the next checkpoint.
     pub fn adopt(&mut self, dataflow: Dataflow, totals: &BTreeMap<String, Totals>) {
         self.dataflow = dataflow;
+        self.dataflow.measure(stopwatch(&self.environment));
         self.contents.restore_totals(totals);
         for admission in &mut self.admissions {
             admission.mark_all_changed();
@@ -795,6 +797,11 @@ impl Core {
         &self.ledger
     }
 
+    /// Every operator of the models with what it did since the start and what it remembers.
+    pub fn operators(&mut self) -> Vec<OperatorDescription> {
+        self.dataflow.describe()
+    }
+
     /// When a model changes by the clock alone, µs UTC.
     pub fn next_due(&self) -> Option<i64> {
         self.dataflow.next_due()
@@ -804,6 +811,12 @@ impl Core {
     pub fn journal_bytes(&self) -> u64 {
         self.journal.bytes_on_disk()
     }
+}
+
+/// Tells the dataflow how long its operators take.
+fn stopwatch(environment: &Environment) -> Stopwatch {
+    let clock = environment.clock.clone();
+    Arc::new(move || clock.elapsed())
 }
 
 /// Name of a source's state in checkpoints: with other columns it is another state.

@@ -1,6 +1,7 @@
 //! The loop: admission, epochs, commit, recovery, ledger, verify, backfill; the contracts of inputs, sinks and
 //! history. This crate does not know any one connector.
 
+pub mod activity;
 pub mod admission;
 pub mod cases;
 pub mod compile;

@@ -12,6 +12,7 @@ use weir_environment::Environment;
 use weir_incremental::checkpoint::CheckpointStore;
 
 use crate::EpochNumber;
+use crate::activity::Activity;
 use crate::contents::Contents;
 use crate::core::{
     CommitError, Core, EpochInput, EpochPart, EpochReport, PendingCheckpoint, PipelineError, ReplayPart,
@@ -33,6 +34,8 @@ pub struct Progress {
     pub waiting: Mutex<Option<String>>,
     /// Sinks by name.
     pub feeds: Mutex<BTreeMap<String, SharedFeedStatus>>,
+    /// What the models' operators do.
+    pub activity: Mutex<Activity>,
 }
 
 /// Asks of a running loop.
@@ -467,6 +470,7 @@ impl Loop {
     ) -> Result<(), PipelineError> {
         self.landed_at = self.environment.clock.elapsed();
         self.checkpointed_at = self.landed_at;
+        self.observe(self.landed_at);
         // The first epoch gives models over nothing their rows; a later one settles what the clock alone made due.
         if self.core.epoch() == 0 || self.core.next_due().is_some_and(|due| due <= self.environment.clock.now()) {
             self.epoch(EpochInput::default(), &mut stop).await?;
@@ -688,9 +692,18 @@ impl Loop {
         Ok(())
     }
 
+    /// Lets others see what the operators have done until now.
+    fn observe(&mut self, now: Duration) {
+        let operators = self.core.operators();
+        self.progress.activity.lock().observe(now, operators);
+    }
+
     /// Starts landing and checkpoint when it is time; waits for room when the tails have grown too large.
     async fn chores(&mut self, busy: bool) {
         let now = self.environment.clock.elapsed();
+        if self.progress.activity.lock().is_due(now) {
+            self.observe(now);
+        }
         let tail = self.core.contents().tail_bytes();
         if now.saturating_sub(self.checkpointed_at) >= self.settings.checkpoint_interval && !self.checkpointing {
             self.checkpointed_at = now;

@@ -188,6 +188,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("sql_syntax", "SQL that cannot be parsed"),
     ("toml_syntax", "TOML that cannot be parsed"),
     ("type_mismatch", "an expression whose types do not fit"),
+    ("unbounded_state", "a model that remembers ever more for as long as rows come in"),
     ("unfed_model", "a model that no source feeds"),
     ("unknown_column", "a column that the relation does not have"),
     ("unknown_file", "a file or folder that means nothing to Weir"),

@@ -59,6 +59,8 @@ enum Command {
     Demo(commands::demo::Arguments),
     /// Shows what feeds what
     Graph(commands::graph::Arguments),
+    /// Shows how a model is kept up to date, what that costs and what it remembers
+    Explain(commands::explain::Arguments),
     /// Helps with data contracts
     Schema(commands::schema::Arguments),
     /// Prints a script that completes commands in a shell
@@ -92,6 +94,7 @@ impl Cli {
             Command::Simulate(arguments) => commands::simulate::execute(global, &arguments),
             Command::Demo(arguments) => commands::demo::execute(global, &arguments),
             Command::Graph(arguments) => commands::graph::run(global, &arguments),
+            Command::Explain(arguments) => commands::explain::execute(global, &arguments),
             Command::Schema(arguments) => commands::schema::run(global, &arguments),
             Command::Completion(arguments) => commands::completion::run(&arguments),
         }

@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod host;
 mod offline;
+mod operators;
 mod output;
 mod progress;
 mod report;

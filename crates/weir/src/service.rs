@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use weir_incremental::Relation;
 use weir_incremental::batch::BatchLimits;
 use weir_incremental::planner::{ModelPlan, Planner};
+use weir_incremental::{Growth, UnboundedState};
 use weir_journal::Hash;
 use weir_pipeline::contents::{Contents, Snapshot};
 use weir_pipeline::core::SharedLedger;
@@ -26,6 +27,8 @@ use weir_pipeline::runtime::{Control as LoopControl, Progress};
 use weir_pipeline::spec::PipelineSpec;
 use weir_pipeline::verify::{Verification, verify};
 use weir_server::{Backend, Control, Failure, FailureKind, KeyColumn, Lookup, Place, QueryAnswer, QueryLimits};
+
+use crate::operators;
 
 /// A pipeline as seen from outside, running or only recovered.
 pub struct Service {
@@ -56,6 +59,10 @@ pub struct ServiceParts {
     /// Ends the run.
     pub stop: Option<watch::Sender<bool>>,
 }
+
+/// Relations of Weir's own that are made when they are asked for.
+const SYSTEM_TABLES: [&str; 6] =
+    ["weir.sources", "weir.models", "weir.epochs", "weir.ledger", "weir.sinks", "weir.operators"];
 
 fn internal(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Internal, error.to_string())
@@ -103,6 +110,7 @@ impl Service {
                 "weir.epochs" => epochs_table(&self.ledger_entries()?)?,
                 "weir.ledger" => ledger_table(&self.ledger_entries()?)?,
                 "weir.sinks" => self.sinks_table()?,
+                "weir.operators" => self.operators_table()?,
                 _ => match snapshot.table(name).await {
                     Ok(table) => table,
                     Err(weir_pipeline::contents::ContentsError::Unknown(_)) => continue,
@@ -161,6 +169,14 @@ impl Service {
             ("epoch", Arc::new(feeds.iter().map(|f| f.1.cursor.map(|c| c as i64)).collect::<Int64Array>())),
             ("failure", Arc::new(feeds.iter().map(|f| f.1.failure.clone()).collect::<StringArray>())),
         ])
+    }
+
+    fn operators_table(&self) -> Result<Arc<dyn TableProvider>, Failure> {
+        let (told, seconds) = self.progress.activity.lock().ask();
+        let streams = self.spec.sources.iter().filter(|s| s.keys.is_empty()).map(|s| s.name.clone());
+        let mut growth = Growth::of(streams);
+        let unbounded: Vec<UnboundedState> = self.spec.models.iter().flat_map(|m| growth.add(&m.plan)).collect();
+        memory_table(operators::columns(&told, seconds, &unbounded))
     }
 
     /// Computes the ledger's chain again; the first entry that does not fit is an error.
@@ -270,7 +286,7 @@ impl Backend for Service {
     async fn query(&self, sql: &str, limits: &QueryLimits) -> Result<QueryAnswer, Failure> {
         let snapshot = self.contents.pin();
         let mut known: Vec<Relation> = snapshot.relations().map(|i| i.name.clone()).collect();
-        known.extend(["weir.sources", "weir.models", "weir.epochs", "weir.ledger", "weir.sinks"].map(Relation::from));
+        known.extend(SYSTEM_TABLES.map(Relation::from));
         let names = named_relations(sql, &known).map_err(query_failure)?;
         let tables = self.tables(&snapshot, &names).await?;
         let planner = Planner::new(&weir_functions::register).map_err(internal)?;

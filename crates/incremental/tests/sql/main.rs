@@ -2,6 +2,7 @@
 
 mod differential;
 mod fuzz;
+mod growth;
 mod harness;
 mod history;
 mod planner;

@@ -3,6 +3,7 @@
 pub mod backfill;
 pub mod completion;
 pub mod demo;
+pub mod explain;
 pub mod graph;
 pub mod log;
 pub mod new;

@@ -1,5 +1,7 @@
 //! `weir query`: asks the live relations, whether or not `weir run` is up.
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use weir_project::Project;
 use weir_server::Encoding;
@@ -42,12 +44,17 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
 
 /// Asks and prints.
 pub async fn query(project: Project, sql: &str, format: Format) -> anyhow::Result<()> {
+    let (schema, batches) = ask(project, sql).await?;
+    write_batches(&schema, &batches, format, &mut std::io::stdout().lock())
+}
+
+/// Asks the running pipeline, or the recovered data folder.
+pub async fn ask(project: Project, sql: &str) -> anyhow::Result<(SchemaRef, Vec<RecordBatch>)> {
     if let Some(client) = Client::attach(&project.dir).await? {
         let answer = client.query(sql, Encoding::Arrow).await?.bytes().await?;
         let reader = arrow::ipc::reader::StreamReader::try_new(std::io::Cursor::new(answer), None)?;
         let schema = reader.schema();
-        let batches = reader.collect::<Result<Vec<_>, _>>()?;
-        return write_batches(&schema, &batches, format, &mut std::io::stdout().lock());
+        return Ok((schema, reader.collect::<Result<Vec<_>, _>>()?));
     }
     let settings = project.settings.query.clone();
     let (service, _host) = offline::open(project).await?;
@@ -61,5 +68,5 @@ pub async fn query(project: Project, sql: &str, format: Format) -> anyhow::Resul
     while let Some(batch) = answer.batches.next().await {
         batches.push(batch?);
     }
-    write_batches(&answer.schema, &batches, format, &mut std::io::stdout().lock())
+    Ok((answer.schema, batches))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use weir_incremental::Growth;
 use weir_project::{Mistake, Project, Severity, SinkKind, SourceKind, Template};
 
 use super::{Answer, Failure};
@@ -36,8 +37,11 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 pub fn run(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
     let reading = Project::read(&global.dir, global.profile.as_deref());
     let mut mistakes = reading.mistakes;
-    if let (Some(project), true) = (&reading.project, arguments.connect) {
-        mistakes.extend(unreachable(project));
+    if let Some(project) = &reading.project {
+        mistakes.extend(unbounded(project));
+        if arguments.connect {
+            mistakes.extend(unreachable(project));
+        }
     }
     let errors = mistakes.iter().filter(|mistake| mistake.is_error()).count();
     match global.format {
@@ -75,6 +79,22 @@ fn as_json(mistake: &Mistake) -> serde_json::Value {
         "message": mistake.message,
         "hint": mistake.hint,
     })
+}
+
+/// Models that remember ever more: one warning a model.
+fn unbounded(project: &Project) -> Vec<Mistake> {
+    let streams = project.sources.iter().filter(|source| source.key.is_empty()).map(|source| source.name.clone());
+    let mut growth = Growth::of(streams);
+    let mut mistakes = Vec::new();
+    for model in &project.models {
+        let kept: Vec<String> = growth.add(&model.plan).into_iter().map(|state| state.kept).collect();
+        if !kept.is_empty() {
+            let message = format!("nothing bounds what `{}` remembers: {}", model.name, kept.join("; "));
+            let hint = format!("`weir explain {}` shows how fast it grows, and what would bound it", model.name);
+            mistakes.push(Mistake::of_file(&model.file, "unbounded_state", message).hint(hint).warning());
+        }
+    }
+    mistakes
 }
 
 /// What of the outside is not there.

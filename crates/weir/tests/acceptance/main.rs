@@ -3,6 +3,7 @@
 mod access_log;
 mod bad_input;
 mod disk_full;
+mod explain;
 mod folder;
 mod kill;
 mod lake;

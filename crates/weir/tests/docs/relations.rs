@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Pages;
 
 /// Name and what it tells. A relation that is missing here, or gone, fails the test.
-const RELATIONS: [(&str, &str); 8] = [
+const RELATIONS: [(&str, &str); 9] = [
     ("weir.epochs", "One row an epoch: its clock, and what came in."),
     ("weir.errors", "Rows whose expression failed, by model; an error goes when its row goes."),
     (
@@ -17,6 +17,11 @@ const RELATIONS: [(&str, &str); 8] = [
     ),
     ("weir.ledger", "What each epoch did to each relation: counts and a checksum, chained by hash."),
     ("weir.models", "One row a model: its key, rows and checksum."),
+    (
+        "weir.operators",
+        "One row an operator of the models, as `weir explain` shows it: what it did since the start of the run, its pace \
+         since somebody asked last, and what it remembers.",
+    ),
     ("weir.quarantine", "Records that were set aside, with [reason](reasons.md), message and bytes."),
     ("weir.sinks", "One row a destination: the epoch that it holds, and why it holds no later one."),
     ("weir.sources", "One row a source: both countings of what came in."),
