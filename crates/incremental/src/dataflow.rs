@@ -44,6 +44,8 @@ pub struct OperatorDescription {
     pub inputs: Vec<String>,
     /// Models that use it.
     pub models: Vec<Relation>,
+    /// Whether it remembers anything.
+    pub keeps_state: bool,
     /// Rows remembered.
     pub state_rows: usize,
     /// Bytes of memory held by what is remembered.
@@ -240,7 +242,8 @@ impl Dataflow {
         let ids: Vec<String> = self.nodes.iter().map(|node| node.id.clone()).collect();
         let models: Vec<Relation> = self.models.iter().map(|model| model.name.clone()).collect();
         let describe = |node: &mut Node| {
-            let (state_rows, state_bytes) = node.operator.state().map_or((0, 0), |s| (s.rows(), s.bytes()));
+            let state = node.operator.state().map(|state| (state.rows(), state.bytes()));
+            let (state_rows, state_bytes) = state.unwrap_or_default();
             OperatorDescription {
                 id: node.id.clone(),
                 operator: node.operator.name(),
@@ -254,6 +257,7 @@ impl Dataflow {
                     })
                     .collect(),
                 models: node.models.iter().map(|index| models[*index].clone()).collect(),
+                keeps_state: state.is_some(),
                 state_rows,
                 state_bytes,
                 rows_in: node.rows_in,

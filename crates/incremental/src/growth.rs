@@ -4,9 +4,10 @@
 //! grows, a keyed table does not, a filter against `now()` ends it. State over an edge that grows is unbounded.
 
 use crate::canonical::{clock_bounds, is_kept_incrementally};
+use crate::dataflow::OperatorDescription;
 use crate::delta::Relation;
 use crate::planner::ModelPlan;
-use crate::rewrite::fingerprint;
+use crate::rewrite::{fingerprint, is_append_only, top_of_each};
 use datafusion::common::JoinType;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan};
 use std::collections::BTreeMap;
@@ -14,12 +15,20 @@ use std::collections::BTreeMap;
 /// State that grows for as long as rows come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnboundedState {
-    /// Id of the operator that keeps it, as in [`crate::dataflow::OperatorDescription::id`].
-    pub id: String,
+    /// Fingerprint of the sub-plan whose operator keeps it.
+    plan: String,
     /// What is kept, in one phrase: "every row of `clicks` for a join".
     pub kept: String,
     /// What would bound it.
     pub hint: String,
+}
+
+impl UnboundedState {
+    /// Whether it is the state of this operator.
+    pub fn is_of(&self, operator: &OperatorDescription) -> bool {
+        // Behind the fingerprint an id says in which form the state is kept.
+        operator.keeps_state && operator.id.starts_with(&self.plan)
+    }
 }
 
 /// What is known of how relations grow. Models come in dependency order.
@@ -37,26 +46,51 @@ impl Growth {
 
     /// The unbounded state of a model, that of its inputs' operators first. The model is known from then on.
     pub fn add(&mut self, model: &ModelPlan) -> Vec<UnboundedState> {
-        let mut found = Vec::new();
-        if let Some(stream) = self.visit(&model.plan, &mut found) {
+        let mut visit = Visit { growing: &self.growing, model, found: Vec::new() };
+        let stream = visit.plan(&model.plan);
+        let found = visit.found;
+        if let Some(stream) = stream {
             self.growing.insert(model.name.clone(), stream);
         }
         found
     }
+}
 
-    /// The stream that makes the plan's output grow, if one does; what its operators keep goes to `found`.
-    fn visit(&self, plan: &LogicalPlan, found: &mut Vec<UnboundedState>) -> Option<Relation> {
+/// A walk through one model's plan.
+struct Visit<'a> {
+    growing: &'a BTreeMap<Relation, Relation>,
+    model: &'a ModelPlan,
+    found: Vec<UnboundedState>,
+}
+
+impl Visit<'_> {
+    fn keeps(&mut self, plan: &LogicalPlan, kept: String, hint: &str) {
+        let state = UnboundedState { plan: fingerprint(plan), kept, hint: hint.into() };
+        if !self.found.contains(&state) {
+            self.found.push(state);
+        }
+    }
+
+    /// Whether no row of the plan's output is ever taken away, so that operators forget what can show no more.
+    fn only_grows(&self, plan: &LogicalPlan) -> bool {
+        is_append_only(plan, &|relation| self.model.reads_growing.iter().any(|grows| grows.as_ref() == relation))
+    }
+
+    /// The stream that makes the plan's output grow, if one does; what its operators keep is noted.
+    fn plan(&mut self, plan: &LogicalPlan) -> Option<Relation> {
         if let LogicalPlan::TableScan(scan) = plan {
             return self.growing.get(scan.table_name.to_string().as_str()).cloned();
         }
-        let inputs: Vec<Option<Relation>> = plan.inputs().into_iter().map(|input| self.visit(input, found)).collect();
+        if let LogicalPlan::Filter(filter) = plan
+            && let Ok(Some(top)) = top_of_each(&filter.input, &filter.predicate, None)
+        {
+            let stream = self.plan(top.input)?;
+            let what = if self.only_grows(top.input) { "the first rows of each partition" } else { "every row" };
+            self.keeps(top.window, format!("{what} of `{stream}` for row_number()"), RECENT);
+            return Some(stream);
+        }
+        let inputs: Vec<Option<Relation>> = plan.inputs().into_iter().map(|input| self.plan(input)).collect();
         let stream = inputs.iter().flatten().next().cloned()?;
-        let mut keeps = |kept: String, hint: &str| {
-            let state = UnboundedState { id: fingerprint(plan), kept, hint: hint.into() };
-            if !found.contains(&state) {
-                found.push(state);
-            }
-        };
         match plan {
             LogicalPlan::Projection(_) | LogicalPlan::Union(_) | LogicalPlan::Unnest(_) | LogicalPlan::Sort(_) => {}
             LogicalPlan::Filter(filter) => {
@@ -65,55 +99,65 @@ impl Growth {
                 }
             }
             LogicalPlan::Distinct(Distinct::All(_)) => {
-                keeps(format!("each different row of `{stream}` for DISTINCT"), RECENT);
+                self.keeps(plan, format!("each different row of `{stream}` for DISTINCT"), RECENT);
             }
             LogicalPlan::Aggregate(aggregate) => {
-                if let Some(kept) = kept_by_aggregate(aggregate, &stream) {
-                    keeps(kept, RECENT);
+                if let Some(kept) = self.kept_by_aggregate(aggregate, &stream) {
+                    self.keeps(plan, kept, RECENT);
                 }
                 return (!aggregate.group_expr.is_empty()).then_some(stream);
             }
             LogicalPlan::Join(join) => {
-                let sides = inputs.iter().flatten().map(|side| format!("`{side}`")).collect::<Vec<_>>();
-                let hint = if sides.len() == 2 {
-                    "keep both sides to a time with `WHERE at > now() - INTERVAL '7 days'`"
-                } else {
-                    "keep the stream to a time with `WHERE at > now() - INTERVAL '7 days'`"
-                };
-                let same = sides.windows(2).all(|pair| pair[0] == pair[1]);
-                let of = if same { sides[0].clone() } else { sides.join(" and of ") };
-                keeps(format!("every row of {of} for a join"), hint);
+                let mut sides: Vec<String> = inputs.iter().flatten().map(|side| format!("`{side}`")).collect();
+                let hint = if sides.len() > 1 { RECENT_SIDES } else { RECENT };
+                sides.dedup();
+                self.keeps(plan, format!("every row of {} for a join", sides.join(" and of ")), hint);
                 return grown_by_join(join, &inputs);
             }
-            LogicalPlan::Window(_) => keeps(format!("every row of `{stream}` for a window function"), RECENT),
-            LogicalPlan::Limit(limit) => {
-                keeps(format!("every row of `{stream}` for ORDER BY with LIMIT"), RECENT);
-                return limit.fetch.is_none().then_some(stream);
+            LogicalPlan::Window(_) => {
+                self.keeps(plan, format!("every row of `{stream}` for a window function"), RECENT);
             }
-            _ => keeps(format!("rows of `{stream}`"), RECENT),
+            LogicalPlan::Limit(limit) => {
+                let bounded = limit.fetch.is_some();
+                let sorted = match limit.input.as_ref() {
+                    LogicalPlan::Sort(sort) => sort.input.as_ref(),
+                    other => other,
+                };
+                if !(bounded && self.only_grows(sorted)) {
+                    self.keeps(plan, format!("every row of `{stream}` for ORDER BY with LIMIT"), RECENT);
+                }
+                return (!bounded).then_some(stream);
+            }
+            _ => self.keeps(plan, format!("rows of `{stream}`"), RECENT),
         }
         Some(stream)
+    }
+
+    fn kept_by_aggregate(&self, aggregate: &Aggregate, stream: &Relation) -> Option<String> {
+        let calls = || {
+            aggregate.aggr_expr.iter().filter_map(|call| match call.clone().unalias() {
+                Expr::AggregateFunction(call) => Some(call),
+                _ => None,
+            })
+        };
+        if let Some(call) = calls().find(|call| !is_kept_incrementally(call)) {
+            return Some(format!("every row of `{stream}` for {}()", call.func.name()));
+        }
+        if let Some(call) = calls().find(|call| call.params.distinct) {
+            return Some(format!("each different value of `{stream}` for {}(DISTINCT)", call.func.name()));
+        }
+        if !self.only_grows(&aggregate.input)
+            && let Some(call) = calls().find(|call| matches!(call.func.name(), "min" | "max"))
+        {
+            return Some(format!("each different value of `{stream}` for {}()", call.func.name()));
+        }
+        let keys: Vec<String> = aggregate.group_expr.iter().map(|key| written(key, &aggregate.input)).collect();
+        (!keys.is_empty()).then(|| format!("a group for each {} of `{stream}`", keys.join(", ")))
     }
 }
 
 const RECENT: &str = "keep what is recent: `WHERE at > now() - INTERVAL '7 days'`";
-
-fn kept_by_aggregate(aggregate: &Aggregate, stream: &Relation) -> Option<String> {
-    let calls = || {
-        aggregate.aggr_expr.iter().filter_map(|call| match call.clone().unalias() {
-            Expr::AggregateFunction(call) => Some(call),
-            _ => None,
-        })
-    };
-    if let Some(call) = calls().find(|call| !is_kept_incrementally(call)) {
-        return Some(format!("every row of `{stream}` for {}()", call.func.name()));
-    }
-    if let Some(call) = calls().find(|call| call.params.distinct) {
-        return Some(format!("each different value of `{stream}` for {}(DISTINCT)", call.func.name()));
-    }
-    let keys: Vec<String> = aggregate.group_expr.iter().map(|key| written(key, &aggregate.input)).collect();
-    (!keys.is_empty()).then(|| format!("a group for each {} of `{stream}`", keys.join(", ")))
-}
+const RECENT_SIDES: &str = "keep what is recent of both sides: `WHERE at > now() - INTERVAL '7 days'`";
 
 /// A key as the query has it: canonical plans compute keys by a projection below, under names of their own.
 fn written(key: &Expr, input: &LogicalPlan) -> String {

@@ -2,6 +2,8 @@
 
 mod top_k;
 
+pub(crate) use top_k::top_of_each;
+
 use crate::canonical::nodes::{Special, SpecialNode, WORK, input_name, special};
 use crate::canonical::{clock_bounds, is_kept_incrementally};
 use crate::constant::Constant;

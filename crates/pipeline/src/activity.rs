@@ -116,6 +116,7 @@ mod tests {
             detail: String::new(),
             inputs: Vec::new(),
             models: Vec::new(),
+            keeps_state: true,
             state_rows: 0,
             state_bytes,
             rows_in,

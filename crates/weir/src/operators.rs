@@ -23,13 +23,8 @@ pub fn columns(
     let rate = |of: &dyn Fn(&OperatorRates) -> f64| -> ArrayRef {
         Arc::new(operators.iter().map(|o| o.rates.as_ref().map(of)).collect::<Float64Array>())
     };
-    let kept = |o: &OperatorActivity| {
-        let kept: Vec<&str> =
-            unbounded.iter().filter(|state| state.id == o.operator.id).map(|state| state.kept.as_str()).collect();
-        let mut kept = kept;
-        kept.dedup();
-        (!kept.is_empty()).then(|| kept.join("; "))
-    };
+    let kept =
+        |o: &OperatorActivity| unbounded.iter().find(|state| state.is_of(&o.operator)).map(|state| state.kept.clone());
     let total = operators.iter().map(|o| o.operator.elapsed.as_secs_f64()).collect::<Float64Array>();
     let over = Float64Array::from_iter(operators.iter().map(|o| o.rates.map(|_| seconds)));
     vec![

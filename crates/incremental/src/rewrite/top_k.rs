@@ -12,7 +12,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Limit, LogicalPlan, Operator, W
 type Order = Vec<(usize, SortOptions)>;
 
 /// The first rows of each partition of `input`.
-pub(super) struct TopOfEach<'a> {
+pub(crate) struct TopOfEach<'a> {
     /// The window that numbers the rows.
     pub window: &'a LogicalPlan,
     /// What stands below the window's sort.
@@ -48,7 +48,7 @@ pub(super) fn limit_places(limit: &Limit) -> Result<Option<(Order, usize, Option
 
 /// The plan below a filter when it numbers the rows of partitions and the filter takes the first of each. `above`: all
 /// that is computed of what passes the filter; none when everything is.
-pub(super) fn top_of_each<'a>(
+pub(crate) fn top_of_each<'a>(
     plan: &'a LogicalPlan,
     predicate: &Expr,
     above: Option<&[Expr]>,
