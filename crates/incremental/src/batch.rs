@@ -6,8 +6,9 @@ use crate::dataflow::error_rows;
 use crate::delta::Relation;
 use crate::operators::{EngineError, RowError};
 use crate::physical::{self, Failures};
-use crate::planner::{ModelPlan, session_config};
+use crate::planner::{ModelPlan, PlanForm, session_config};
 use crate::rewrite;
+use crate::whole;
 use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DFSchema, DataFusionError, TableReference};
@@ -15,7 +16,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Join, Limit, LogicalPlan, LogicalPlanBuilder, Union, Unnest, Window,
+    Aggregate, Distinct, Expr, Join, Limit, LogicalPlan, LogicalPlanBuilder, TableScan, Union, Unnest, Window,
 };
 use datafusion::physical_plan::collect;
 use datafusion::physical_planner::PhysicalPlanner;
@@ -60,7 +61,10 @@ pub async fn run(
     limits: BatchLimits,
 ) -> Result<BatchOutput, EngineError> {
     let failures = Mutex::new(BTreeMap::new());
-    let runnable = Runnable { tables, now, failures: &failures }.of(&plan.plan)?;
+    let runnable = match plan.form {
+        PlanForm::Canonical => Runnable { tables, now, failures: &failures }.of(&plan.plan)?,
+        PlanForm::Whole => whole::runnable(&plan.plan, tables, now)?,
+    };
     let state = SessionStateBuilder::new().with_config(session_config()).with_runtime_env(limits.runtime()?).build();
     let physical = physical::planner().create_physical_plan(&runnable, &state).await?;
     let batches = collect(physical, state.task_ctx()).await?;
@@ -107,18 +111,7 @@ impl Runnable<'_> {
     fn of(&self, plan: &LogicalPlan) -> Result<LogicalPlan, EngineError> {
         let below = |input: &LogicalPlan| self.of(input).map(Arc::new);
         Ok(match plan {
-            LogicalPlan::TableScan(scan) => {
-                let relation = Relation::from(scan.table_name.to_string());
-                let provider = (self.tables)(&relation)
-                    .ok_or_else(|| EngineError::Internal(format!("no contents of `{relation}` to run over")))?;
-                let held = provider.schema();
-                let wanted = scan.projected_schema.fields().iter().map(|f| held.index_of(f.name()));
-                let projection = wanted.collect::<Result<Vec<_>, _>>()?;
-                let name = TableReference::bare("contents");
-                let scanned =
-                    LogicalPlanBuilder::scan(name, provider_as_source(provider), Some(projection))?.build()?;
-                physical::conforming(scanned, nullable(&scan.projected_schema)?)
-            }
+            LogicalPlan::TableScan(scan) => scanned(scan, self.tables)?,
             LogicalPlan::Projection(projection) => {
                 let (input, filter) = match projection.input.as_ref() {
                     LogicalPlan::Filter(filter) if !clock::reads_clock(&filter.predicate) => {
@@ -188,6 +181,22 @@ impl Runnable<'_> {
             }
         })
     }
+}
+
+/// A scan over the contents of its relation.
+pub(crate) fn scanned(
+    scan: &TableScan,
+    tables: &(dyn Fn(&Relation) -> Option<Arc<dyn TableProvider>> + Sync),
+) -> Result<LogicalPlan, EngineError> {
+    let relation = Relation::from(scan.table_name.to_string());
+    let provider =
+        tables(&relation).ok_or_else(|| EngineError::Internal(format!("no contents of `{relation}` to run over")))?;
+    let held = provider.schema();
+    let wanted = scan.projected_schema.fields().iter().map(|f| held.index_of(f.name()));
+    let projection = wanted.collect::<Result<Vec<_>, _>>()?;
+    let name = TableReference::bare("contents");
+    let scanned = LogicalPlanBuilder::scan(name, provider_as_source(provider), Some(projection))?.build()?;
+    Ok(physical::conforming(scanned, nullable(&scan.projected_schema)?))
 }
 
 /// The schema with every column nullable, as on every edge of the graph.

@@ -22,6 +22,7 @@ pub mod query;
 mod rewrite;
 mod statement;
 pub mod types;
+mod whole;
 
 pub use arrangement::{canonical_batch, canonical_floats};
 pub use batch::{BatchLimits, BatchOutput};
@@ -30,5 +31,5 @@ pub use delta::{Delta, Relation};
 pub use errors::{PlanError, PlanErrorKind};
 pub use growth::{Growth, UnboundedState};
 pub use operators::{EngineError, Operator, RowError, State, StepContext};
-pub use planner::{ModelPlan, Planner, RelationTraits};
+pub use planner::{ModelPlan, PlanForm, Planner, RelationTraits};
 pub use query::QuerySession;

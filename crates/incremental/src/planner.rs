@@ -6,6 +6,7 @@ use crate::errors::{Names, PlanError, PlanErrorKind, translate};
 use crate::rewrite;
 use crate::statement;
 use crate::types::lake_type;
+use crate::whole;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -35,13 +36,24 @@ pub struct RelationTraits {
     pub key: Vec<String>,
 }
 
+/// How a model's plan may be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanForm {
+    /// Canonical: by deltas, and in batch.
+    Canonical,
+    /// As it was optimised, in batch only: part of it cannot be kept by deltas.
+    Whole,
+}
+
 /// One model, ready to be kept up to date ([`crate::Dataflow`]) or run in batch ([`crate::batch`]).
 #[derive(Debug, Clone)]
 pub struct ModelPlan {
     /// The model's name.
     pub name: Relation,
-    /// The canonical plan that both tempos run.
+    /// The plan that both tempos run, or batch alone ([`ModelPlan::form`]).
     pub plan: LogicalPlan,
+    /// How the plan may be run.
+    pub form: PlanForm,
     /// Columns of the model: unique names, types that the lake keeps exactly, all nullable.
     pub schema: SchemaRef,
     /// The relations it reads, sorted, each once.
@@ -77,6 +89,70 @@ impl Planner {
 
     /// Plans the model `name`. The error holds all mistakes that could be told.
     pub fn plan(&self, name: &str, sql: &str) -> Result<ModelPlan, PlanError> {
+        self.plan_kept(name, sql).map_err(|mistake| {
+            if beyond_deltas(&mistake) && self.plan_in_batch(name, sql).is_ok() {
+                let hint = mistake.hint.as_ref().map(|hint| format!("{hint}; or ")).unwrap_or_default();
+                return mistake.with_hint(format!("{hint}{WHOLE_HINT}"));
+            }
+            mistake
+        })
+    }
+
+    /// Plans a model that is recomputed as a whole: where it cannot be kept by deltas, its plan is run in batch only
+    /// ([`PlanForm::Whole`]). Its result depends on nothing but the contents of its inputs and the clock.
+    pub fn plan_whole(&self, name: &str, sql: &str) -> Result<ModelPlan, PlanError> {
+        match self.plan_kept(name, sql) {
+            // A recomputation takes rows away.
+            Ok(plan) => Ok(ModelPlan { append_only: false, ..plan }),
+            Err(mistake) if beyond_deltas(&mistake) => self.plan_in_batch(name, sql),
+            Err(mistake) => Err(mistake),
+        }
+    }
+
+    fn plan_kept(&self, name: &str, sql: &str) -> Result<ModelPlan, PlanError> {
+        let (raw, names) = self.read(sql)?;
+        let optimised = self.optimise(raw).map_err(|e| self.mistake(e, sql))?;
+        let canonical = canonical::canonicalise(&optimised).map_err(|e| self.refusal(e, sql))?;
+        canonical::refuse_stray_reads(&canonical).map_err(|e| self.refusal(e, sql))?;
+        let (plan, schema) = at_boundary(canonical, names).map_err(|e| self.refusal(e, sql))?;
+        let references = canonical::relations_of(&plan).map_err(|e| self.mistake(e, sql))?;
+        let grows = |relation: &str| self.relations.get(relation).is_some_and(|(_, traits)| traits.append_only);
+        let append_only = rewrite::is_append_only(&plan, &grows);
+        let reads: Vec<Relation> = references.iter().map(|r| Relation::from(r.to_string())).collect();
+        rewrite::check(&plan).map_err(|e| PlanError::new(PlanErrorKind::Unsupported, e.to_string()))?;
+        Ok(ModelPlan {
+            name: Relation::from(name),
+            form: PlanForm::Canonical,
+            fingerprint: rewrite::fingerprint(&plan),
+            reads_growing: reads.iter().filter(|relation| grows(relation)).cloned().collect(),
+            reads,
+            uses_now: uses_now(&plan),
+            plan,
+            schema,
+            append_only,
+        })
+    }
+
+    fn plan_in_batch(&self, name: &str, sql: &str) -> Result<ModelPlan, PlanError> {
+        let (raw, names) = self.read(sql)?;
+        let optimised = self.optimise(raw).map_err(|e| self.mistake(e, sql))?;
+        let (plan, schema) = at_boundary(optimised, names).map_err(|e| self.refusal(e, sql))?;
+        whole::check(&plan)?;
+        Ok(ModelPlan {
+            name: Relation::from(name),
+            form: PlanForm::Whole,
+            fingerprint: rewrite::fingerprint(&plan),
+            reads: whole::relations_of(&plan),
+            reads_growing: Vec::new(),
+            uses_now: uses_now(&plan),
+            plan,
+            schema,
+            append_only: false,
+        })
+    }
+
+    /// The query as DataFusion reads it, and the names of its columns. Chance is refused.
+    fn read(&self, sql: &str) -> Result<(LogicalPlan, Vec<String>), PlanError> {
         let mut query = statement::single_query(sql).map_err(|e| self.mistake(e, sql))?;
         statement::check(&query)?;
         statement::mark_as_of_joins(&mut query)?;
@@ -95,30 +171,7 @@ impl Planner {
         }
         self.refuse_chance(&raw, sql)?;
         let raw = canonical::with_special_nodes(raw).map_err(|e| self.mistake(e, sql))?;
-        let optimised = self.optimise(raw).map_err(|e| self.mistake(e, sql))?;
-        let canonical = canonical::canonicalise(&optimised).map_err(|e| self.refusal(e, sql))?;
-        canonical::refuse_stray_reads(&canonical).map_err(|e| self.refusal(e, sql))?;
-        let (plan, schema) = at_boundary(canonical, names).map_err(|e| self.refusal(e, sql))?;
-        let references = canonical::relations_of(&plan).map_err(|e| self.mistake(e, sql))?;
-        let mut uses_now = false;
-        let _ = plan.apply(|node| {
-            uses_now |= node.expressions().iter().any(clock::reads_clock);
-            Ok(TreeNodeRecursion::Continue)
-        });
-        let grows = |relation: &str| self.relations.get(relation).is_some_and(|(_, traits)| traits.append_only);
-        let append_only = rewrite::is_append_only(&plan, &grows);
-        let reads: Vec<Relation> = references.iter().map(|r| Relation::from(r.to_string())).collect();
-        rewrite::check(&plan).map_err(|e| PlanError::new(PlanErrorKind::Unsupported, e.to_string()))?;
-        Ok(ModelPlan {
-            name: Relation::from(name),
-            fingerprint: rewrite::fingerprint(&plan),
-            reads_growing: reads.iter().filter(|relation| grows(relation)).cloned().collect(),
-            reads,
-            plan,
-            schema,
-            append_only,
-            uses_now,
-        })
+        Ok((raw, names))
     }
 
     /// Plans an expression over one row of `schema` (for `where` and `[enrich]`). Clock and chance are refused.
@@ -267,11 +320,29 @@ fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
     ]
 }
 
+/// The way out for models that cannot be kept by deltas.
+const WHOLE_HINT: &str = "have it recomputed as a whole: `-- weir: refresh = \"full\"`";
+
+/// Whether a query may be sound, and only its upkeep by deltas is refused.
+fn beyond_deltas(mistake: &PlanError) -> bool {
+    matches!(mistake.kind, PlanErrorKind::Unsupported | PlanErrorKind::NonDeterministic)
+}
+
+fn uses_now(plan: &LogicalPlan) -> bool {
+    let mut uses_now = false;
+    // The closure never fails.
+    let _ = plan.apply_with_subqueries(|node| {
+        uses_now |= node.expressions().iter().any(clock::reads_clock);
+        Ok(TreeNodeRecursion::Continue)
+    });
+    uses_now
+}
+
 /// Casts to the types of the lake, and names the columns as the query does.
 fn at_boundary(plan: LogicalPlan, names: Vec<String>) -> Result<(LogicalPlan, SchemaRef), Refusal> {
     let mut columns = Vec::with_capacity(names.len());
     let mut fields = Vec::with_capacity(names.len());
-    for (field, name) in plan.schema().fields().iter().zip(&names) {
+    for ((qualifier, field), name) in plan.schema().iter().zip(&names) {
         let Some(lake) = lake_type(field.data_type()) else {
             let hint = match field.data_type() {
                 DataType::Null => format!("say its type: `CAST(NULL AS TEXT) AS {name}`"),
@@ -284,7 +355,7 @@ fn at_boundary(plan: LogicalPlan, names: Vec<String>) -> Result<(LogicalPlan, Sc
             return Err(Refusal::Mistake(Box::new(PlanError::new(PlanErrorKind::Type, message).with_hint(hint))));
         };
         fields.push(Field::new(name, lake.clone(), true));
-        let value = Expr::Column(datafusion::common::Column::new_unqualified(field.name()));
+        let value = Expr::Column(datafusion::common::Column::from((qualifier, field)));
         let same = lake == *field.data_type();
         columns.push((if same { value } else { datafusion::logical_expr::cast(value, lake) }, name.clone()));
     }
@@ -326,7 +397,7 @@ fn plain(schema: &SchemaRef) -> SchemaRef {
 
 /// A relation that a plan may read; it has columns only.
 #[derive(Debug)]
-struct RelationSource(SchemaRef);
+pub(crate) struct RelationSource(SchemaRef);
 
 impl TableSource for RelationSource {
     fn schema(&self) -> SchemaRef {

@@ -54,7 +54,7 @@ pub async fn run_case(spec: &PipelineSpec, case: &TestCase, random: &dyn Random)
         }
     }
     for (cut, label) in [(Cut::Whole, "all at once"), (Cut::EachRow, "row by row"), (Cut::Random, "cut at random")] {
-        let live = stream_contents(spec, &plans, &given, now, cut, random)?;
+        let live = stream_contents(spec, &plans, &given, now, cut, random).await?;
         for expectation in &case.expect {
             let Some(rows) = live.get(&expectation.relation) else { continue };
             if let Some(difference) = differ(&expectation.rows, rows)? {
@@ -152,8 +152,8 @@ async fn batch_contents(
     Ok(contents)
 }
 
-/// Contents of every relation after all rows, by deltas.
-fn stream_contents(
+/// Contents of every relation after all rows, by deltas; models that are recomputed are so at the end.
+async fn stream_contents(
     spec: &PipelineSpec,
     plans: &[ModelPlan],
     given: &Given,
@@ -161,8 +161,11 @@ fn stream_contents(
     cut: Cut,
     random: &dyn Random,
 ) -> Result<HashMap<Relation, Vec<RecordBatch>>, PipelineError> {
-    let inputs: Vec<_> = spec.sources.iter().map(|s| (s.name.clone(), s.schema.clone())).collect();
-    let mut dataflow = Dataflow::build(plans, &inputs)?;
+    let is_recomputed = |plan: &&ModelPlan| spec.recomputed().any(|model| model.plan.name == plan.name);
+    let (recomputed, kept): (Vec<&ModelPlan>, Vec<&ModelPlan>) = plans.iter().partition(is_recomputed);
+    let sources = spec.sources.iter().map(|s| (s.name.clone(), s.schema.clone()));
+    let inputs: Vec<_> = sources.chain(recomputed.iter().map(|m| (m.name.clone(), m.schema.clone()))).collect();
+    let mut dataflow = Dataflow::build(&kept.into_iter().cloned().collect::<Vec<_>>(), &inputs)?;
     let mut admissions = Vec::new();
     let mut offsets = HashMap::new();
     for source in &spec.sources {
@@ -197,6 +200,22 @@ fn stream_contents(
         }
         if !open {
             break;
+        }
+    }
+    for plan in recomputed {
+        let mut tables: HashMap<Relation, Arc<dyn TableProvider>> = HashMap::new();
+        for name in &plan.reads {
+            let schema = spec.schema(name).unwrap_or_else(|| Arc::new(Schema::empty()));
+            let sum = Delta::concat(&schema, deltas.get(name).map_or(&[][..], Vec::as_slice))?.consolidate()?;
+            let table = MemTable::try_new(schema, vec![vec![sum.expand()?]]);
+            tables.insert(name.clone(), Arc::new(table.map_err(|e| PipelineError::Contents(e.into()))?));
+        }
+        let output = batch::run(plan, &|name| tables.get(name).cloned(), now, BatchLimits::default()).await?;
+        let rows: Vec<Delta> = output.rows.into_iter().map(Delta::inserts).collect();
+        let contents = Delta::concat(&plan.schema, &rows)?;
+        deltas.entry(plan.name.clone()).or_default().push(contents.clone());
+        for (name, delta) in dataflow.step(now, &HashMap::from([(plan.name.clone(), contents)]))?.models {
+            deltas.entry(name).or_default().push(delta);
         }
     }
     let mut contents = HashMap::new();

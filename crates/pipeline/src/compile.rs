@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use weir_incremental::planner::Planner;
-use weir_project::{OnError, Project, Source};
+use weir_project::{OnError, Project, Refresh, Source};
 
 use crate::prepare::{SourceReader, SourceReaderSpec};
 use crate::spec::{LoopSettings, ModelSpec, PipelineSpec, SourceSpec};
@@ -79,6 +79,10 @@ pub fn compile(project: &Project) -> Result<PipelineSpec, CompileError> {
         plan: model.plan.clone(),
         key: model.key.clone(),
         hold_on_error: matches!(model.on_error, OnError::Hold),
+        recompute_interval: match model.refresh {
+            Refresh::Incremental => None,
+            Refresh::Full { interval } => Some(interval),
+        },
     });
     let settings = &project.settings;
     let limit = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
@@ -95,6 +99,7 @@ pub fn compile(project: &Project) -> Result<PipelineSpec, CompileError> {
             maintenance_interval: settings.lake.compaction_interval,
             landing_interval: settings.lake.landing_interval,
             checkpoint_interval: settings.state.checkpoint_interval,
+            recompute_memory_max: limit(settings.query.memory_max),
             ..LoopSettings::default()
         },
     })

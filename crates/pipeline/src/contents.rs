@@ -25,6 +25,7 @@ use weir_incremental::{Delta, Relation};
 
 use crate::EpochNumber;
 use crate::admission::Counts;
+use crate::frames::RecomputedAt;
 use crate::history::{History, HistoryError, Landing};
 
 /// Column of weights in stored changes.
@@ -65,6 +66,13 @@ struct Inner {
     clock: i64,
     landed: EpochNumber,
     tails: BTreeMap<Relation, Tail>,
+    recomputed: BTreeMap<String, RecomputedAt>,
+}
+
+impl Inner {
+    fn totals(&self, relation: &str) -> Totals {
+        self.tails.get(relation).map(|tail| Totals { rows: tail.rows, checksum: tail.checksum }).unwrap_or_default()
+    }
 }
 
 /// Rows and checksum of a relation's contents.
@@ -103,7 +111,7 @@ impl Contents {
             })
             .collect();
         Self {
-            inner: RwLock::new(Inner { epoch, clock, landed, tails }),
+            inner: RwLock::new(Inner { epoch, clock, landed, tails, recomputed: BTreeMap::new() }),
             history,
             pins: Arc::default(),
             published: watch::channel(epoch).0,
@@ -122,6 +130,19 @@ impl Contents {
         }
     }
 
+    /// Sets what the checkpoint remembers of recomputed models.
+    pub fn restore_recomputed(&self, recomputed: BTreeMap<String, RecomputedAt>) {
+        self.inner.write().recomputed = recomputed;
+    }
+
+    /// When a recomputed model was computed, and whether what it read has changed since; None when it never was.
+    pub fn recomputed(&self, model: &str) -> Option<(RecomputedAt, bool)> {
+        let inner = self.inner.read();
+        let at = inner.recomputed.get(model)?.clone();
+        let stale = at.is_stale(|relation| inner.totals(relation));
+        Some((at, stale))
+    }
+
     /// Totals of every relation after the published epoch.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
         let inner = self.inner.read();
@@ -130,12 +151,21 @@ impl Contents {
     }
 
     /// Makes an epoch's changes readable, all at once. Epochs that are landed already only count.
-    pub fn publish(&self, epoch: EpochNumber, clock: i64, changes: Vec<Change>) -> Result<(), EngineError> {
+    pub fn publish(
+        &self,
+        epoch: EpochNumber,
+        clock: i64,
+        changes: Vec<Change>,
+        recomputed: &BTreeMap<String, RecomputedAt>,
+    ) -> Result<(), EngineError> {
         let mut failure = None;
         {
             let mut inner = self.inner.write();
             inner.epoch = epoch;
             inner.clock = clock;
+            if inner.recomputed != *recomputed {
+                inner.recomputed = recomputed.clone();
+            }
             let landed = inner.landed;
             for change in changes {
                 // Every relation of the dataflow was declared at the start.
@@ -206,6 +236,7 @@ impl Contents {
             clock: inner.clock,
             landed: inner.landed,
             relations: tails.collect(),
+            recomputed: inner.recomputed.clone(),
             history: self.history.clone(),
             pins: self.pins.clone(),
         }
@@ -255,10 +286,13 @@ impl Contents {
         self.inner.read().landed
     }
 
-    /// The oldest epoch that a reader has pinned, or the published one.
+    /// The oldest epoch that a reader has pinned, or that a recomputed model shows though its inputs have changed since;
+    /// otherwise the published one.
     pub fn oldest_pin(&self) -> EpochNumber {
-        let epoch = self.inner.read().epoch;
-        self.pins.lock().keys().next().copied().unwrap_or(epoch)
+        let inner = self.inner.read();
+        let behind = inner.recomputed.values().filter(|at| at.is_stale(|relation| inner.totals(relation)));
+        let shown = behind.map(|at| at.epoch).min().unwrap_or(inner.epoch);
+        self.pins.lock().keys().next().copied().unwrap_or(inner.epoch).min(shown)
     }
 
     /// The histories behind the tails.
@@ -309,6 +343,7 @@ pub struct Snapshot {
     pub clock: i64,
     landed: EpochNumber,
     relations: HashMap<Relation, Pinned>,
+    recomputed: BTreeMap<String, RecomputedAt>,
     history: Arc<dyn History>,
     pins: Arc<Mutex<BTreeMap<EpochNumber, usize>>>,
 }
@@ -372,6 +407,32 @@ impl Snapshot {
     /// Totals of a relation.
     pub fn totals(&self, relation: &Relation) -> Totals {
         self.relations.get(relation).map(|p| p.totals).unwrap_or_default()
+    }
+
+    /// When a recomputed model was computed; None when it never was.
+    pub fn recomputed(&self, model: &Relation) -> Option<&RecomputedAt> {
+        self.recomputed.get(model.as_ref())
+    }
+
+    /// What a recomputed model has read. Its inputs keep their changes epoch by epoch, and history is not merged above an
+    /// epoch that a model still shows ([`Contents::oldest_pin`]).
+    pub fn read_by(&self, computed: &RecomputedAt) -> Snapshot {
+        let stale = computed.is_stale(|relation| self.totals(&relation.into()));
+        let epoch = if stale { computed.epoch } else { self.epoch };
+        let relations = self.relations.iter().map(|(name, pinned)| {
+            let changes = pinned.changes.iter().filter(|(of, _)| *of <= epoch).cloned().collect();
+            (name.clone(), Pinned { info: pinned.info.clone(), changes, totals: pinned.totals })
+        });
+        *self.pins.lock().entry(epoch).or_default() += 1;
+        Snapshot {
+            epoch,
+            clock: computed.clock,
+            landed: self.landed.min(epoch),
+            relations: relations.collect(),
+            recomputed: self.recomputed.clone(),
+            history: self.history.clone(),
+            pins: self.pins.clone(),
+        }
     }
 
     fn pinned(&self, relation: &Relation) -> Result<&Pinned, ContentsError> {

@@ -28,11 +28,13 @@ use crate::EpochNumber;
 use crate::admission::{Admission, Counts};
 use crate::contents::{Change, Contents, Totals};
 use crate::frames::{
-    self, CheckpointRecord, CommitRecord, FRAME_ADMITTED, FRAME_SYSTEM, FRAMES_VERSION, InputPosition,
+    self, CheckpointRecord, CommitRecord, FRAME_ADMITTED, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION,
+    InputPosition, RecomputedAt,
 };
 use crate::history::History;
 use crate::keyed::{KeyIndex, Positions, SharedIndex};
 use crate::prepare::{PreparedChunk, SetAside};
+use crate::recompute::Recomputed;
 use crate::spec::{ERRORS, LATE, PipelineSpec, QUARANTINE, late_schema, quarantine_schema};
 
 /// Why the pipeline cannot go on.
@@ -126,6 +128,8 @@ pub struct EpochInput {
     pub parts: Vec<EpochPart>,
     /// Replayed records.
     pub replay: Option<ReplayPart>,
+    /// Models that were recomputed, each at most once.
+    pub recomputed: Vec<Recomputed>,
 }
 
 /// An epoch that has been computed and waits for its commit.
@@ -259,9 +263,7 @@ impl Core {
             EpochJournal::open(environment, spec.folder.join(folders::JOURNAL), EpochJournalOptions::default())?;
         let ledger = Ledger::open(environment, spec.folder.join(folders::LEDGER), LedgerOptions::default())?;
         let ledger = Arc::new(Mutex::new(ledger));
-        let plans: Vec<_> = spec.models.iter().map(|m| m.plan.clone()).collect();
-        let inputs: Vec<_> = spec.sources.iter().map(|s| (s.name.clone(), s.schema.clone())).collect();
-        let mut dataflow = Dataflow::build(&plans, &inputs)?;
+        let mut dataflow = spec.dataflow()?;
         dataflow.measure(stopwatch(environment));
         let admissions = spec.sources.iter().map(|s| s.admission()).collect::<Result<Vec<_>, _>>()?;
         let mut indexes = BTreeMap::new();
@@ -317,6 +319,7 @@ impl Core {
         let totals = record.totals.iter().filter_map(|(name, saved)| Some((name.clone(), saved.totals()?))).collect();
         self.contents.restore_totals(&totals);
         self.contents.set_counts(record.commit.counts.clone());
+        self.contents.restore_recomputed(record.commit.recomputed.clone());
         for admission in &mut self.admissions {
             if let Some(watermarks) = record.commit.watermarks.get(admission.name.as_ref()) {
                 admission.watermarks = watermarks.clone();
@@ -369,6 +372,11 @@ impl Core {
                         let Some(schema) = schema else { continue };
                         let (rows, positions) = frames::decode_admitted(&frame.payload, schema)?;
                         inputs.insert(admission.name.clone(), admission.apply(&rows, &positions)?);
+                    }
+                    FRAME_RECOMPUTED => {
+                        for batch in frames::decode(&frame.payload)? {
+                            inputs.insert(Relation::from(frame.name.as_str()), weighted(&batch)?);
+                        }
                     }
                     FRAME_SYSTEM => {
                         for batch in frames::decode(&frame.payload)? {
@@ -509,6 +517,18 @@ impl Core {
         }
 
         let mut system: Vec<(Relation, Delta)> = removed;
+        for model in input.recomputed {
+            record.recomputed.insert(model.name.to_string(), model.at);
+            if !model.errors.is_empty() {
+                system.push((ERRORS.into(), model.errors));
+            }
+            if !model.change.is_empty() {
+                let batch = with_weights(&model.change)?;
+                let payload = frames::encode(std::slice::from_ref(&batch), &batch.schema())?;
+                frames.push((FRAME_RECOMPUTED, model.name.to_string(), payload));
+                inputs.insert(model.name, model.change);
+            }
+        }
         if !quarantined.is_empty() {
             system.push((QUARANTINE.into(), Delta::inserts(quarantine_batch(epoch, &quarantined)?)));
         }
@@ -666,7 +686,7 @@ impl Core {
         let clock = record.clock;
         self.contents.set_counts(record.counts.clone());
         self.last = record;
-        self.contents.publish(epoch, clock, changes)?;
+        self.contents.publish(epoch, clock, changes, &self.last.recomputed)?;
         self.changed_since_checkpoint = true;
         Ok(())
     }
@@ -720,6 +740,11 @@ impl Core {
         Ok(())
     }
 
+    /// Notes when models were recomputed, for the next commit.
+    pub fn set_recomputed(&mut self, recomputed: BTreeMap<String, RecomputedAt>) {
+        self.last.recomputed = recomputed;
+    }
+
     /// Takes over a dataflow that was fed from history; all state belongs to the next checkpoint.
     pub fn adopt(&mut self, dataflow: Dataflow, totals: &BTreeMap<String, Totals>) {
         self.dataflow = dataflow;
@@ -770,6 +795,11 @@ impl Core {
         self.ledger_backlog.clear();
         self.journal.release(epoch + 1)?;
         Ok(())
+    }
+
+    /// What it runs.
+    pub fn spec(&self) -> &Arc<PipelineSpec> {
+        &self.spec
     }
 
     /// The contents of all relations.

@@ -12,6 +12,7 @@ use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::EpochNumber;
 use crate::admission::Counts;
 use crate::contents::Totals;
 use crate::input::Cursor;
@@ -22,9 +23,11 @@ use crate::watermark::Watermarks;
 pub const FRAME_ADMITTED: u8 = 1;
 /// Kind of a frame of a system relation's delta; its name is the relation.
 pub const FRAME_SYSTEM: u8 = 2;
+/// Kind of a frame of what a recomputation changed; its name is the model.
+pub const FRAME_RECOMPUTED: u8 = 3;
 
-/// Version of the encodings of this file.
-pub const FRAMES_VERSION: u32 = 1;
+/// Version of the encodings of this file. 2: recomputed models.
+pub const FRAMES_VERSION: u32 = 2;
 
 const POSITION_COLUMNS: [&str; 4] = ["_partition", "_offset", "_arrival", "_time"];
 
@@ -107,8 +110,29 @@ pub struct CommitRecord {
     pub counts: BTreeMap<String, Counts>,
     /// Every source's watermarks after the epoch.
     pub watermarks: BTreeMap<String, Watermarks>,
+    /// When each model that is recomputed as a whole was computed last.
+    #[serde(default)]
+    pub recomputed: BTreeMap<String, RecomputedAt>,
     /// The epoch's ledger entry, as chained.
     pub ledger: serde_json::Value,
+}
+
+/// What a model's contents were computed from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecomputedAt {
+    /// The epoch whose contents were read.
+    pub epoch: EpochNumber,
+    /// The clock of the computation, µs UTC.
+    pub clock: i64,
+    /// Rows and checksums of the relations it read.
+    pub inputs: BTreeMap<String, SavedTotals>,
+}
+
+impl RecomputedAt {
+    /// Whether what was read is no longer what there is, told by rows and checksums.
+    pub fn is_stale(&self, now: impl Fn(&str) -> Totals) -> bool {
+        self.inputs.iter().any(|(name, then)| then.totals() != Some(now(name)))
+    }
 }
 
 /// What a checkpoint says beside the state itself.
@@ -125,7 +149,7 @@ pub struct CheckpointRecord {
 }
 
 /// [`Totals`] with the checksum as hexadecimal text, since JSON has no 128-bit numbers.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedTotals {
     rows: i64,
     checksum: String,

@@ -15,6 +15,7 @@ pub mod input;
 pub mod keyed;
 pub mod prepare;
 pub mod rebuild;
+pub mod recompute;
 pub mod replay;
 pub mod runtime;
 pub mod sink;

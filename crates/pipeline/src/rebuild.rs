@@ -9,17 +9,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use serde_json::json;
 use weir_environment::Environment;
 use weir_incremental::checkpoint::CheckpointStore;
-use weir_incremental::dataflow::Dataflow;
-use weir_incremental::{Delta, Relation};
+use weir_incremental::dataflow::StepOutput;
+use weir_incremental::{BatchLimits, Delta, Relation, batch};
 
 use crate::EpochNumber;
-use crate::contents::{Change, Contents};
+use crate::contents::{Change, Contents, Totals};
 use crate::core::{Core, PipelineError};
+use crate::frames::RecomputedAt;
 use crate::history::{History, Landing};
 use crate::spec::{ERRORS, PipelineSpec};
 
@@ -75,13 +78,9 @@ pub async fn rebuild(
     let snapshot = snapshot_of.pin();
     let now = environment.clock.now().max(core.last().clock);
 
-    let plans: Vec<_> = spec.models.iter().map(|m| m.plan.clone()).collect();
-    let inputs: Vec<_> = spec.sources.iter().map(|s| (s.name.clone(), s.schema.clone())).collect();
-    let mut dataflow = Dataflow::build(&plans, &inputs)?;
+    let mut dataflow = spec.dataflow()?;
     let mut sums: BTreeMap<Relation, Sum> = BTreeMap::new();
-    let collect = |sums: &mut BTreeMap<Relation, Sum>,
-                   output: weir_incremental::dataflow::StepOutput|
-     -> Result<(), PipelineError> {
+    let collect = |sums: &mut BTreeMap<Relation, Sum>, output: StepOutput| -> Result<(), PipelineError> {
         for (name, delta) in output.models {
             sums.entry(name).or_insert(Sum { parts: Vec::new() }).add(delta)?;
         }
@@ -100,7 +99,7 @@ pub async fn rebuild(
         let mut waiting: Vec<RecordBatch> = Vec::new();
         let mut waiting_rows = 0;
         let mut read = 0u64;
-        let mut total = crate::contents::Totals::default();
+        let mut total = Totals::default();
         loop {
             let batch = stream.next().await.transpose().map_err(failed)?;
             let last = batch.is_none();
@@ -130,10 +129,42 @@ pub async fn rebuild(
         totals.insert(source.name.to_string(), total);
     }
 
+    // All that a recomputed model reads is complete by now, or is made by those before it.
+    let epoch = core.epoch() + 1;
+    let mut recomputed = BTreeMap::new();
+    for model in spec.recomputed().map(|model| &model.plan) {
+        let mut tables: HashMap<Relation, Arc<dyn TableProvider>> = HashMap::new();
+        let mut at = RecomputedAt { epoch, clock: now, inputs: BTreeMap::new() };
+        for name in &model.reads {
+            let table = match spec.sources.iter().any(|source| source.name == *name) {
+                true => snapshot.table(name).await?,
+                false => {
+                    let schema = spec.schema(name).unwrap_or_else(|| model.schema.clone());
+                    let parts = sums.get(name).map_or(&[][..], |sum| &sum.parts);
+                    let contents = Change::new(name.clone(), Delta::concat(&schema, parts)?.consolidate()?)?;
+                    totals.insert(name.to_string(), Totals { rows: contents.rows, checksum: contents.checksum });
+                    let rows = vec![contents.delta.expand()?];
+                    Arc::new(MemTable::try_new(schema, vec![rows]).map_err(|e| PipelineError::Contents(e.into()))?)
+                }
+            };
+            tables.insert(name.clone(), table);
+            let total = totals.get(name.as_ref()).copied().unwrap_or_default();
+            at.inputs.insert(name.to_string(), total.into());
+        }
+        let limits = BatchLimits { memory_max: Some(spec.settings.recompute_memory_max) };
+        let output = batch::run(model, &|name| tables.get(name).cloned(), now, limits).await?;
+        let rows = output.rows.into_iter().map(Delta::inserts).collect::<Vec<_>>();
+        let errors = output.errors.into_iter().map(|rows| (model.name.clone(), Delta::inserts(rows))).collect();
+        let contents = Delta::concat(&model.schema, &rows)?.consolidate()?;
+        let models = vec![(model.name.clone(), contents.clone())];
+        collect(&mut sums, StepOutput { models, errors })?;
+        collect(&mut sums, dataflow.step(now, &HashMap::from([(model.name.clone(), contents)]))?)?;
+        recomputed.insert(model.name.to_string(), at);
+    }
+
     for name in plan.dropped.iter().chain(&plan.models) {
         history.drop_relation(name).await?;
     }
-    let epoch = core.epoch() + 1;
     let mut landings = Vec::new();
     let mut rebuilt = Vec::new();
     let failed = |e: datafusion::error::DataFusionError| PipelineError::Contents(e.into());
@@ -147,12 +178,19 @@ pub async fn rebuild(
     for info in spec.relations() {
         let Some(sum) = sums.remove(&info.name) else { continue };
         let contents = Change::new(info.name.clone(), Delta::concat(&info.schema, &sum.parts)?.consolidate()?)?;
-        totals.insert(
-            info.name.to_string(),
-            crate::contents::Totals { rows: contents.rows, checksum: contents.checksum },
-        );
+        totals.insert(info.name.to_string(), Totals { rows: contents.rows, checksum: contents.checksum });
         let mut delta = contents.delta;
-        if plan.models.contains(&info.name) {
+        if recomputed.contains_key(info.name.as_ref()) && !plan.models.contains(&info.name) {
+            // It is what it was, computed anew: what that changes is a change like any other.
+            core.reindex(&info.name, &delta)?;
+            let mut parts = vec![delta];
+            let table = snapshot.table(&info.name).await?;
+            for batch in SessionContext::new().read_table(table).map_err(failed)?.collect().await.map_err(failed)? {
+                let rows = RecordBatch::try_new(info.schema.clone(), batch.columns().to_vec())?;
+                parts.push(Delta::inserts(rows).negate());
+            }
+            delta = Delta::concat(&info.schema, &parts)?.consolidate()?;
+        } else if plan.models.contains(&info.name) {
             core.reindex(&info.name, &delta)?;
         } else if info.name.as_ref() == ERRORS {
             errors_before.push(delta);
@@ -167,6 +205,7 @@ pub async fn rebuild(
         }
     }
     history.land(epoch, landings).await?;
+    core.set_recomputed(recomputed);
     core.commit_marker(json!({"marker": "rebuild", "relations": rebuilt}))?;
     core.contents().landed(epoch);
     core.adopt(dataflow, &totals);

@@ -21,6 +21,7 @@ use crate::feed::{self, FeedSpec, FeedStatus, SharedFeedStatus};
 use crate::frames::InputPosition;
 use crate::input::{Cursor, InputError, InputRef};
 use crate::prepare::{PreparedChunk, PreparedPoll, SourceReader, prepare_poll};
+use crate::recompute::{Ended, Recomputations, Recomputed};
 use crate::spec::LoopSettings;
 
 /// What is known of a run while it goes on.
@@ -34,6 +35,8 @@ pub struct Progress {
     pub waiting: Mutex<Option<String>>,
     /// Sinks by name.
     pub feeds: Mutex<BTreeMap<String, SharedFeedStatus>>,
+    /// Why models could not be recomputed, by name, until they can.
+    pub recompute_failures: Mutex<BTreeMap<String, String>>,
     /// What the models' operators do.
     pub activity: Mutex<Activity>,
 }
@@ -299,6 +302,7 @@ pub async fn run(
     // One message of slack: what is decoded ahead waits in the readers' own bounded channels.
     let (news_sender, news) = mpsc::channel::<News>(1);
     let (checkpointed_sender, checkpointed) = mpsc::unbounded_channel();
+    let (ended_sender, ended) = mpsc::unbounded_channel();
     let (chore_sender, chores) = mpsc::channel(4);
     let (until_sender, until) = watch::channel(None);
     let (feed_stop_sender, feed_stop) = watch::channel(false);
@@ -364,7 +368,12 @@ pub async fn run(
         }
     });
 
+    let recomputed = run.core.spec().recomputed().cloned().collect();
+    let memory_max = run.settings.recompute_memory_max;
     let mut looping = Loop {
+        mode,
+        recomputations: Recomputations::new(recomputed, contents.clone(), memory_max, ended_sender),
+        recomputed: Vec::new(),
         core: run.core,
         settings: run.settings,
         environment: run.environment,
@@ -391,7 +400,7 @@ pub async fn run(
     let thread = spawn.spawn(
         "weir-epochs",
         Box::new(move || {
-            let result = handle.block_on(looping.run(mode, news, checkpointed, loop_stop));
+            let result = handle.block_on(looping.run(news, checkpointed, ended, loop_stop));
             let _ = answer_sender.send((looping, result));
         }),
     );
@@ -440,7 +449,11 @@ pub async fn run(
 const FEED_PATIENCE: Duration = Duration::from_secs(60);
 
 struct Loop {
+    mode: RunMode,
     core: Core,
+    recomputations: Recomputations,
+    /// Results that wait for the next epoch.
+    recomputed: Vec<Recomputed>,
     settings: LoopSettings,
     environment: Environment,
     progress: Arc<Progress>,
@@ -463,9 +476,9 @@ struct Loop {
 impl Loop {
     async fn run(
         &mut self,
-        mode: RunMode,
         mut news: mpsc::Receiver<News>,
         mut checkpointed: mpsc::UnboundedReceiver<Checkpointed>,
+        mut ended: mpsc::UnboundedReceiver<Ended>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), PipelineError> {
         self.landed_at = self.environment.clock.elapsed();
@@ -478,6 +491,9 @@ impl Loop {
         loop {
             while let Ok(done) = checkpointed.try_recv() {
                 self.checkpointed(done).await?;
+            }
+            while let Ok(done) = ended.try_recv() {
+                self.recomputed(done)?;
             }
             while self.queued_rows < self.settings.epoch_rows_max
                 && let Ok(item) = news.try_recv()
@@ -494,7 +510,7 @@ impl Loop {
             if !self.queue.is_empty() {
                 let since = self.environment.clock.elapsed().saturating_sub(self.epoch_at);
                 let rest = self.settings.epoch_interval_min.saturating_sub(since);
-                if mode == RunMode::Until && self.queued_rows < self.settings.epoch_rows_max && !rest.is_zero() {
+                if self.mode == RunMode::Until && self.queued_rows < self.settings.epoch_rows_max && !rest.is_zero() {
                     tokio::select! {
                         item = news.recv() => if let Some(item) = item { self.take(item).await? },
                         () = tokio::time::sleep(rest) => {}
@@ -506,11 +522,15 @@ impl Loop {
                     }
                 }
                 self.epoch_at = self.environment.clock.elapsed();
-                let input = EpochInput { parts: self.gather(), replay: None };
+                let input = EpochInput { parts: self.gather(), ..EpochInput::default() };
                 self.epoch(input, &mut stop).await?;
                 continue;
             }
-            if mode == RunMode::Once && self.open == 0 {
+            if !self.recomputed.is_empty() {
+                self.epoch(EpochInput::default(), &mut stop).await?;
+                continue;
+            }
+            if self.mode == RunMode::Once && self.open == 0 && !self.recompute() {
                 break;
             }
             self.chores(false).await;
@@ -523,6 +543,7 @@ impl Loop {
                     None => break,
                 },
                 Some(done) = checkpointed.recv() => self.checkpointed(done).await?,
+                Some(done) = ended.recv() => self.recomputed(done)?,
                 () = tokio::time::sleep(due.unwrap_or(Duration::MAX)), if due.is_some() => {
                     if self.core.next_due().is_some_and(|due| due <= self.environment.clock.now()) {
                         self.epoch(EpochInput::default(), &mut stop).await?;
@@ -548,7 +569,7 @@ impl Loop {
                 self.checkpointed(done).await?;
             }
         }
-        if mode == RunMode::Once
+        if self.mode == RunMode::Once
             && let Some(failure) = self.failure.take()
         {
             return Err(failure);
@@ -564,6 +585,34 @@ impl Loop {
                 && let Err(error) = input.release(&position.cursor).await
             {
                 tracing::warn!(input = name, %error, "space of the log could not be freed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the recomputation of a model that is behind, when it is time; whether one is under way.
+    fn recompute(&mut self) -> bool {
+        let clock = &self.environment.clock;
+        self.recomputations.start(clock.now(), clock.elapsed(), self.mode == RunMode::Once)
+    }
+
+    /// Takes what a recomputation found, for the next epoch.
+    fn recomputed(&mut self, (name, result): Ended) -> Result<(), PipelineError> {
+        let mut failures = self.progress.recompute_failures.lock();
+        match result {
+            Ok(found) => {
+                failures.remove(name.as_ref());
+                if self.recomputations.ended(&found) {
+                    self.recomputed.push(found);
+                }
+            }
+            Err(error) => {
+                self.recomputations.failed();
+                if self.mode == RunMode::Once {
+                    return Err(PipelineError::State(format!("model `{name}` could not be recomputed: {error}")));
+                }
+                tracing::warn!(%error, model = %name, "a model could not be recomputed and is tried again");
+                failures.insert(name.to_string(), error.to_string());
             }
         }
         Ok(())
@@ -645,9 +694,10 @@ impl Loop {
 
     async fn epoch(
         &mut self,
-        input: EpochInput,
+        mut input: EpochInput,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Option<EpochReport>, PipelineError> {
+        input.recomputed.append(&mut self.recomputed);
         let mut pending = self.core.prepare_epoch(input)?;
         let report = loop {
             match self.core.commit(&mut pending) {
@@ -677,7 +727,7 @@ impl Loop {
     async fn answer(&mut self, ask: Control, stop: &mut watch::Receiver<bool>) -> Result<(), PipelineError> {
         match ask {
             Control::Replay(part, answer) => {
-                let report = self.epoch(EpochInput { parts: Vec::new(), replay: Some(part) }, stop).await?;
+                let report = self.epoch(EpochInput { replay: Some(part), ..EpochInput::default() }, stop).await?;
                 let _ = answer.send(report.ok_or_else(|| "the pipeline is stopping".to_owned()));
             }
             Control::Checkpoint(answer) => {
@@ -701,6 +751,10 @@ impl Loop {
     /// Starts landing and checkpoint when it is time; waits for room when the tails have grown too large.
     async fn chores(&mut self, busy: bool) {
         let now = self.environment.clock.elapsed();
+        // Once: everything is taken in first. A result that waits for its epoch is not known to be there yet.
+        if self.mode == RunMode::Until && self.recomputed.is_empty() {
+            self.recompute();
+        }
         if self.progress.activity.lock().is_due(now) {
             self.observe(now);
         }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use weir_incremental::Relation;
+use weir_incremental::dataflow::Dataflow;
+use weir_incremental::operators::EngineError;
 use weir_incremental::planner::ModelPlan;
+use weir_incremental::{Growth, Relation, UnboundedState};
 
 use crate::admission::Admission;
 use crate::contents::RelationInfo;
@@ -70,6 +72,8 @@ pub struct ModelSpec {
     pub key: Vec<String>,
     /// Whether sinks hold the last good epoch while it has errors.
     pub hold_on_error: bool,
+    /// Where it is recomputed as a whole: the shortest time from one recomputation to the next. None: it is kept by deltas.
+    pub recompute_interval: Option<Duration>,
 }
 
 /// Bounds and intervals of the loop.
@@ -89,6 +93,8 @@ pub struct LoopSettings {
     pub tail_bytes_max: usize,
     /// Time between two upkeeps of the lake.
     pub maintenance_interval: Duration,
+    /// Memory of one recomputation of a model, bytes; what can spill does beyond it.
+    pub recompute_memory_max: usize,
 }
 
 impl Default for LoopSettings {
@@ -101,6 +107,7 @@ impl Default for LoopSettings {
             epoch_interval_min: Duration::from_millis(20),
             tail_bytes_max: 256 << 20,
             maintenance_interval: Duration::from_secs(600),
+            recompute_memory_max: 1 << 30,
         }
     }
 }
@@ -174,6 +181,35 @@ impl PipelineSpec {
         inputs
     }
 
+    /// The dataflow of all models that are kept by deltas; those that are recomputed are inputs of it.
+    pub fn dataflow(&self) -> Result<Dataflow, EngineError> {
+        let plans: Vec<ModelPlan> =
+            self.models.iter().filter(|m| m.recompute_interval.is_none()).map(|m| m.plan.clone()).collect();
+        let sources = self.sources.iter().map(|s| (s.name.clone(), s.schema.clone()));
+        let recomputed = self.recomputed().map(|m| (m.plan.name.clone(), m.plan.schema.clone()));
+        Dataflow::build(&plans, &sources.chain(recomputed).collect::<Vec<_>>())
+    }
+
+    /// Models that are recomputed as a whole, in dependency order.
+    pub fn recomputed(&self) -> impl Iterator<Item = &ModelSpec> {
+        self.models.iter().filter(|model| model.recompute_interval.is_some())
+    }
+
+    /// What nothing bounds of what operators remember, by model.
+    pub fn unbounded(&self) -> Vec<(Relation, UnboundedState)> {
+        let streams = self.sources.iter().filter(|source| source.keys.is_empty());
+        let mut growth = Growth::of(streams.map(|source| source.name.clone()));
+        let mut found = Vec::new();
+        for model in &self.models {
+            let states = growth.add(&model.plan);
+            // A recomputation remembers nothing.
+            if model.recompute_interval.is_none() {
+                found.extend(states.into_iter().map(|state| (model.plan.name.clone(), state)));
+            }
+        }
+        found
+    }
+
     /// Columns of a source or model.
     pub fn schema(&self, relation: &Relation) -> Option<SchemaRef> {
         let source = self.sources.iter().find(|s| s.name == *relation).map(|s| s.schema.clone());
@@ -182,7 +218,9 @@ impl PipelineSpec {
 
     /// Every relation whose contents are kept.
     pub fn relations(&self) -> Vec<RelationInfo> {
-        let followed = |name: &str| self.followed.iter().any(|f| f.as_ref() == name);
+        // What a recomputed model has read must stay readable as of its epoch, for verification.
+        let read_whole = |name: &str| self.recomputed().any(|m| m.plan.reads.iter().any(|read| read.as_ref() == name));
+        let followed = |name: &str| self.followed.iter().any(|f| f.as_ref() == name) || read_whole(name);
         let key = |schema: &SchemaRef, keys: &[usize]| keys.iter().map(|k| schema.field(*k).name().clone()).collect();
         let sources = self.sources.iter().map(|s| RelationInfo {
             name: s.name.clone(),

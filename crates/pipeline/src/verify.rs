@@ -9,14 +9,14 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use serde::Serialize;
-use weir_incremental::batch::BatchLimits;
-use weir_incremental::planner::ModelPlan;
+use weir_incremental::batch::{BatchLimits, BatchOutput};
 use weir_incremental::{Delta, Relation, batch};
 
 use crate::EpochNumber;
 use crate::contents::Snapshot;
 use crate::core::PipelineError;
-use crate::spec::{ERRORS, errors_schema};
+use crate::recompute::run_over;
+use crate::spec::{ERRORS, ModelSpec, errors_schema};
 
 /// The verdict on one relation.
 #[derive(Debug, Clone, Serialize)]
@@ -67,7 +67,7 @@ const DIFFERENCES_MAX: usize = 10;
 pub async fn verify(
     snapshot: &Snapshot,
     sources: &[Relation],
-    models: &[ModelPlan],
+    models: &[ModelSpec],
     limits: BatchLimits,
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Verification, PipelineError> {
@@ -91,10 +91,18 @@ pub async fn verify(
         tables.insert(source.clone(), table);
     }
     let mut errors = Vec::new();
-    for model in models {
+    for spec in models {
+        let model = &spec.plan;
         progress(&model.name);
-        let lookup = |name: &Relation| tables.get(name).cloned();
-        let output = batch::run(model, &lookup, snapshot.clock, limits).await?;
+        let output = match (spec.recompute_interval, snapshot.recomputed(&model.name)) {
+            (None, _) => {
+                let lookup = |name: &Relation| tables.get(name).cloned();
+                batch::run(model, &lookup, snapshot.clock, limits).await?
+            }
+            // It shows what its inputs were when it was computed last.
+            (Some(_), Some(computed)) => run_over(&snapshot.read_by(computed), model, computed.clock, limits).await?,
+            (Some(_), None) => BatchOutput::default(),
+        };
         errors.extend(output.errors);
         let verdict = compare(snapshot, &model.name, &model.schema, &output.rows).await?;
         verdicts.push(verdict);
@@ -107,7 +115,10 @@ pub async fn verify(
     Ok(Verification { epoch: snapshot.epoch, relations: verdicts })
 }
 
-async fn collect(table: Arc<dyn TableProvider>, _relation: &Relation) -> Result<Vec<RecordBatch>, PipelineError> {
+pub(crate) async fn collect(
+    table: Arc<dyn TableProvider>,
+    _relation: &Relation,
+) -> Result<Vec<RecordBatch>, PipelineError> {
     let failed = |e: datafusion::error::DataFusionError| PipelineError::Contents(e.into());
     SessionContext::new().read_table(table).map_err(failed)?.collect().await.map_err(failed)
 }

@@ -25,6 +25,7 @@ use weir_pipeline::core::{Core, EpochInput, EpochPart, PipelineError};
 use weir_pipeline::history::{History, HistoryError, Landing};
 use weir_pipeline::input::{Chunk, Cursor};
 use weir_pipeline::prepare::{SourceReader, SourceReaderSpec, prepare_chunk};
+use weir_pipeline::recompute::{Recomputed, recompute};
 use weir_pipeline::spec::{LoopSettings, ModelSpec, PipelineSpec, QUARANTINE, SourceSpec};
 use weir_pipeline::verify::verify;
 use weir_schemas::{Column, Contract, Origin, Records, UnknownFields};
@@ -136,6 +137,7 @@ fn source(name: &str, columns: Vec<Column>, keys: Vec<usize>, deleted: Option<us
 
 const CLICKS: &str = "clicks";
 const OFFERS: &str = "offers";
+const ROLLUP: &str = "rollup";
 
 fn spec() -> Arc<PipelineSpec> {
     let clicks = source(
@@ -181,8 +183,16 @@ fn spec() -> Arc<PipelineSpec> {
             plan.schema.clone(),
             RelationTraits { append_only: plan.append_only, key: key.clone() },
         );
-        models.push(ModelSpec { plan, key, hold_on_error: false });
+        models.push(ModelSpec { plan, key, hold_on_error: false, recompute_interval: None });
     }
+    // Recomputed as a whole, with a model downstream that is kept by deltas.
+    let sql = "SELECT offer, count(*) AS n, sum(price) AS total FROM priced GROUP BY ROLLUP (offer)";
+    let plan = planner.plan_whole(ROLLUP, sql).unwrap();
+    planner.add_relation(ROLLUP.into(), plan.schema.clone(), RelationTraits::default());
+    let interval = Some(std::time::Duration::ZERO);
+    models.push(ModelSpec { plan, key: Vec::new(), hold_on_error: false, recompute_interval: interval });
+    let plan = planner.plan("busy", "SELECT n, count(*) AS offers FROM rollup WHERE n > 2 GROUP BY n").unwrap();
+    models.push(ModelSpec { plan, key: vec!["n".into()], hold_on_error: false, recompute_interval: None });
     Arc::new(PipelineSpec {
         folder: "/project/.weir".into(),
         sources: vec![clicks, offers],
@@ -250,7 +260,9 @@ async fn work(
             cursor: Cursor((at + count).to_string()),
             skip: 0,
         };
-        let mut pending = core.prepare_epoch(EpochInput { parts: vec![part], replay: None })?;
+        // Read before the epoch that changes what was read.
+        let recomputed = if random.random_bool(0.3) { vec![recomputed(&core, spec).await?] } else { Vec::new() };
+        let mut pending = core.prepare_epoch(EpochInput { parts: vec![part], recomputed, ..EpochInput::default() })?;
         core.commit(&mut pending).map_err(|e| PipelineError::State(e.to_string()))?;
         if random.random_bool(0.3)
             && let Some((epoch, landings)) = core.contents().to_land()?
@@ -268,6 +280,12 @@ async fn work(
     }
 }
 
+async fn recomputed(core: &Core, spec: &PipelineSpec) -> Result<Recomputed, PipelineError> {
+    let snapshot = core.contents().pin();
+    let model = spec.recomputed().next().unwrap();
+    recompute(&snapshot, &model.plan, snapshot.clock, BatchLimits::default()).await
+}
+
 async fn rows(core: &Core, relation: &str) -> Vec<RecordBatch> {
     let table = core.contents().pin().table(&relation.into()).await.unwrap();
     SessionContext::new().read_table(table).unwrap().collect().await.unwrap()
@@ -276,8 +294,7 @@ async fn rows(core: &Core, relation: &str) -> Vec<RecordBatch> {
 async fn check(core: &Core, spec: &PipelineSpec, lines: &[String], seed: u64) {
     let snapshot = core.contents().pin();
     let sources: Vec<Relation> = spec.sources.iter().map(|s| s.name.clone()).collect();
-    let plans: Vec<_> = spec.models.iter().map(|m| m.plan.clone()).collect();
-    let verification = verify(&snapshot, &sources, &plans, BatchLimits::default(), &|_| {}).await.unwrap();
+    let verification = verify(&snapshot, &sources, &spec.models, BatchLimits::default(), &|_| {}).await.unwrap();
     assert!(verification.equal(), "seed {seed}: {verification:#?}");
     core.ledger().lock().verify().unwrap();
 
@@ -358,7 +375,13 @@ fn every_cut_of_the_same_input_gives_the_same_contents_and_checksums() {
         let (environment, _simulator) = Environment::simulated(seed);
         let mut cuts = StdRng::seed_from_u64(seed);
         let history = Arc::new(MemoryHistory::default());
-        let core = block_on(work(&environment, &spec, &history, &lines, &mut cuts)).unwrap();
+        let mut core = block_on(work(&environment, &spec, &history, &lines, &mut cuts)).unwrap();
+        // What was recomputed last is a matter of the cut, too; verification knows as of when.
+        block_on(check(&core, &spec, &lines, seed));
+        let recomputed = vec![block_on(recomputed(&core, &spec)).unwrap()];
+        let mut pending = core.prepare_epoch(EpochInput { recomputed, ..EpochInput::default() }).unwrap();
+        core.commit(&mut pending).unwrap();
+        assert_eq!(core.contents().recomputed(ROLLUP).map(|(_, stale)| stale), Some(false), "cut {seed}");
         block_on(check(&core, &spec, &lines, seed));
         let mut found = core.contents().totals();
         // Quarantined records carry the number of their epoch, which is a matter of the cut.

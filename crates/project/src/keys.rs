@@ -427,7 +427,15 @@ pub static MODEL: FileKeys = FileKeys {
                 "refresh",
                 Kind::Choice(&["incremental", "full"]),
                 Some("\"incremental\""),
-                "How the model is kept up to date.",
+                "How the model is kept up to date: `incremental` by what changed, every epoch; `full` by running the whole \
+                 query again beside the epochs when what it reads has changed, which takes any query whose result depends \
+                 on nothing but its inputs.",
+            ),
+            key(
+                "refresh_interval",
+                Kind::Duration,
+                Some("\"1 minute\""),
+                "Shortest time from one recomputation to the next, with `refresh = \"full\"`.",
             ),
             key(
                 "on_error",

@@ -234,7 +234,7 @@ fn differences(before: &ManifestEntry, after: &ManifestEntry, old: &Manifest, ne
 }
 
 /// Facts that change nothing of what rows mean: they are told, and are not part of the version.
-const HARMLESS: &[&str] = &["retain", "settle", "quarantine_max", "on_error"];
+const HARMLESS: &[&str] = &["retain", "settle", "quarantine_max", "on_error", "refresh_interval"];
 
 fn entry(
     what: What,
@@ -324,8 +324,9 @@ fn model_entry(model: &Model, inputs: Vec<(String, String)>) -> ManifestEntry {
     if !model.key.is_empty() {
         facts.insert("key".into(), model.key.join(", "));
     }
-    if model.refresh == Refresh::Full {
+    if let Refresh::Full { interval } = model.refresh {
         facts.insert("refresh".into(), "full".into());
+        facts.insert("refresh_interval".into(), shown(interval));
     }
     if model.on_error == OnError::Hold {
         facts.insert("on_error".into(), "hold".into());

@@ -1,6 +1,7 @@
 //! Models: one SELECT a file, planned.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use weir_incremental::{ModelPlan, Relation};
@@ -37,8 +38,11 @@ pub struct Model {
 pub enum Refresh {
     /// By deltas, every epoch.
     Incremental,
-    /// Recomputed as a whole off the epoch's path.
-    Full,
+    /// Recomputed as a whole off the epoch's path, when what it reads has changed.
+    Full {
+        /// Shortest time from one recomputation to the next.
+        interval: Duration,
+    },
 }
 
 /// What sinks do while a model has rows that fail.

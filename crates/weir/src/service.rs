@@ -15,16 +15,16 @@ use futures::StreamExt;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use weir_incremental::Relation;
+use weir_incremental::UnboundedState;
 use weir_incremental::batch::BatchLimits;
-use weir_incremental::planner::{ModelPlan, Planner};
-use weir_incremental::{Growth, UnboundedState};
+use weir_incremental::planner::Planner;
 use weir_journal::Hash;
 use weir_pipeline::contents::{Contents, Snapshot};
 use weir_pipeline::core::SharedLedger;
 use weir_pipeline::keyed::SharedIndex;
 use weir_pipeline::replay::prepare_replay;
 use weir_pipeline::runtime::{Control as LoopControl, Progress};
-use weir_pipeline::spec::PipelineSpec;
+use weir_pipeline::spec::{ModelSpec, PipelineSpec};
 use weir_pipeline::verify::{Verification, verify};
 use weir_server::{Backend, Control, Failure, FailureKind, KeyColumn, Lookup, Place, QueryAnswer, QueryLimits};
 
@@ -146,6 +146,7 @@ impl Service {
     fn models_table(&self, snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>, Failure> {
         let models = &self.spec.models;
         let rows = models.iter().map(|m| snapshot.totals(&m.plan.name).rows).collect::<Int64Array>();
+        let computed = |m: &ModelSpec| snapshot.recomputed(&m.plan.name).map(|at| at.epoch as i64);
         let checksums = models.iter().map(|m| format!("{:032x}", snapshot.totals(&m.plan.name).checksum));
         memory_table(vec![
             ("name", strings(models.iter().map(|m| m.plan.name.to_string()))),
@@ -153,6 +154,7 @@ impl Service {
             ("rows", Arc::new(rows)),
             ("append_only", Arc::new(models.iter().map(|m| Some(m.plan.append_only)).collect::<BooleanArray>())),
             ("checksum", strings(checksums)),
+            ("computed_at", Arc::new(models.iter().map(computed).collect::<Int64Array>())),
             (
                 "reads",
                 strings(models.iter().map(|m| m.plan.reads.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "))),
@@ -173,9 +175,7 @@ impl Service {
 
     fn operators_table(&self) -> Result<Arc<dyn TableProvider>, Failure> {
         let (told, seconds) = self.progress.activity.lock().ask();
-        let streams = self.spec.sources.iter().filter(|s| s.keys.is_empty()).map(|s| s.name.clone());
-        let mut growth = Growth::of(streams);
-        let unbounded: Vec<UnboundedState> = self.spec.models.iter().flat_map(|m| growth.add(&m.plan)).collect();
+        let unbounded: Vec<UnboundedState> = self.spec.unbounded().into_iter().map(|(_, state)| state).collect();
         memory_table(operators::columns(&told, seconds, &unbounded))
     }
 
@@ -200,9 +200,8 @@ impl Service {
     pub async fn verify_all(&self, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<Verification, Failure> {
         let snapshot = self.contents.pin();
         let sources: Vec<Relation> = self.spec.sources.iter().map(|s| s.name.clone()).collect();
-        let models: Vec<ModelPlan> = self.spec.models.iter().map(|m| m.plan.clone()).collect();
         self.verify_ledger()?;
-        verify(&snapshot, &sources, &models, BatchLimits::default(), progress).await.map_err(internal)
+        verify(&snapshot, &sources, &self.spec.models, BatchLimits::default(), progress).await.map_err(internal)
     }
 }
 
@@ -363,6 +362,7 @@ impl Backend for Service {
             "sinks": feeds,
             "input_failures": *self.progress.input_failures.lock(),
             "waiting": *self.progress.waiting.lock(),
+            "recompute_failures": *self.progress.recompute_failures.lock(),
         })
     }
 

@@ -7,3 +7,4 @@ mod harness;
 mod history;
 mod planner;
 mod traps;
+mod whole;

@@ -107,17 +107,19 @@ fn read_draft<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a>
     let fields = Fields::new(&keys::MODEL, "", vec![Layer { text: &file.text, table: &settings }]);
     fields.check_names(None, mistakes);
     let key = fields.text_list("key", mistakes);
+    let interval = fields.duration("refresh_interval", mistakes);
     let refresh = match fields.choice("refresh", &[], mistakes).as_deref() {
-        Some("full") => {
-            if let Some((text, entry)) = fields.entry("refresh") {
+        Some("full") => Refresh::Full { interval: interval.unwrap_or_default() },
+        _ => {
+            if let Some((text, entry)) = fields.entry("refresh_interval") {
+                let message = "refresh_interval is for models that are recomputed as a whole";
                 mistakes.push(
-                    Mistake::at(text, entry.node.span.clone(), "unsupported", "refresh \"full\" is not supported yet")
-                        .hint("leave it out: models are kept up to date incrementally"),
+                    Mistake::at(text, entry.key_span.clone(), "bad_value", message)
+                        .hint("leave it out, or add `-- weir: refresh = \"full\"`"),
                 );
             }
-            Refresh::Full
+            Refresh::Incremental
         }
-        _ => Refresh::Incremental,
     };
     let on_error = match fields.choice("on_error", &[], mistakes).as_deref() {
         Some("hold") => OnError::Hold,
@@ -245,7 +247,11 @@ fn order(
 }
 
 fn plan(draft: &Draft<'_>, planner: &Planner, mistakes: &mut Vec<Mistake>) -> Option<Model> {
-    let plan = match planner.plan(draft.name, draft.text.text()) {
+    let planned = match draft.refresh {
+        Refresh::Incremental => planner.plan(draft.name, draft.text.text()),
+        Refresh::Full { .. } => planner.plan_whole(draft.name, draft.text.text()),
+    };
+    let plan = match planned {
         Ok(plan) => plan,
         Err(error) => {
             let whole = first_statement(draft.text);

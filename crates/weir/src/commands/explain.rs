@@ -2,16 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use weir_incremental::dataflow::OperatorDescription;
-use weir_incremental::{Dataflow, Growth, Relation, UnboundedState};
+use weir_incremental::{Relation, UnboundedState};
 use weir_pipeline::compile::compile;
 use weir_project::mistake::did_you_mean;
-use weir_project::{Model, Project};
+use weir_project::{Model, Project, Refresh};
 use weir_server::client::Client;
 
 use super::query::ask;
@@ -31,7 +32,8 @@ const EXAMPLES: &str = "\
 Shows the operators that keep a model up to date, inputs below those that read them: rows in and out, time spent, rows
 and bytes remembered, and what of that nothing bounds, with its growth a day at the present rate. Operators that several
 models need are there once. A running pipeline is asked for its figures, with rates since the last question; otherwise they
-are those of the data folder, without rates; a model that never ran is shown without figures.
+are those of the data folder, without rates; a model that never ran is shown without figures. Of a model with
+`refresh = \"full\"` the query's plan is shown, and from which epoch it was computed.
 
 Examples:
   weir explain revenue
@@ -100,6 +102,24 @@ struct Explanation {
     unbounded: Vec<UnboundedState>,
     /// Relations that others than operators make: `source` or `model`.
     relations: HashMap<String, &'static str>,
+    /// Where it has no operators: it is recomputed as a whole.
+    whole: Option<Whole>,
+}
+
+/// A model that is recomputed as a whole.
+struct Whole {
+    interval: Duration,
+    /// The epoch whose contents it shows.
+    computed_at: Option<i64>,
+    /// What is run.
+    plan: String,
+}
+
+async fn computed_at(project: Project, model: &Relation) -> anyhow::Result<Option<i64>> {
+    let sql = format!("SELECT computed_at FROM weir.models WHERE name = '{}'", model.replace('\'', "''"));
+    let batches = ask(project, &sql).await?.1;
+    let rows = batches.iter().flat_map(weir_schemas::to_json_rows);
+    Ok(rows.into_iter().find_map(|row| row["computed_at"].as_i64()))
 }
 
 impl Explanation {
@@ -107,14 +127,12 @@ impl Explanation {
     /// ids.
     async fn of(project: Project, model: &Model) -> anyhow::Result<Self> {
         let spec = compile(&project)?;
-        let plans: Vec<_> = spec.models.iter().map(|m| m.plan.clone()).collect();
-        let inputs: Vec<_> = spec.sources.iter().map(|s| (s.name.clone(), s.schema.clone())).collect();
-        let mut operators = Dataflow::build(&plans, &inputs)?.describe();
+        let mut operators = spec.dataflow()?.describe();
         operators.retain(|operator| operator.models.contains(&model.name));
-        let mut growth = Growth::of(spec.sources.iter().filter(|s| s.keys.is_empty()).map(|s| s.name.clone()));
-        let unbounded: Vec<UnboundedState> = plans.iter().flat_map(|plan| growth.add(plan)).collect();
+        let unbounded = spec.unbounded().into_iter().map(|(_, state)| state).collect();
         let sources = spec.sources.iter().map(|s| (s.name.to_string(), "source"));
-        let relations = sources.chain(plans.iter().map(|plan| (plan.name.to_string(), "model"))).collect();
+        let models = spec.models.iter().map(|m| (m.plan.name.to_string(), "model"));
+        let relations = sources.chain(models).collect();
 
         let origin = if Client::attach(&project.dir).await?.is_some() {
             Origin::Running
@@ -123,8 +141,19 @@ impl Explanation {
         } else {
             Origin::NeverRun
         };
+        let whole = match model.refresh {
+            Refresh::Incremental => None,
+            Refresh::Full { interval } => {
+                let mut whole =
+                    Whole { interval, computed_at: None, plan: model.plan.plan.display_indent().to_string() };
+                if origin != Origin::NeverRun {
+                    whole.computed_at = computed_at(project.clone(), &model.name).await?;
+                }
+                Some(whole)
+            }
+        };
         let mut figures = HashMap::new();
-        if origin != Origin::NeverRun {
+        if whole.is_none() && origin != Origin::NeverRun {
             for batch in ask(project, FIGURES).await?.1 {
                 for row in weir_schemas::to_json_rows(&batch) {
                     let row: Figures = serde_json::from_value(row).context("weir.operators is not understood")?;
@@ -132,7 +161,7 @@ impl Explanation {
                 }
             }
         }
-        Ok(Self { model: model.name.clone(), origin, operators, figures, unbounded, relations })
+        Ok(Self { model: model.name.clone(), origin, operators, figures, unbounded, relations, whole })
     }
 
     /// Operators whose output is the model: no operator of the model reads them. None where the model is a relation as it
@@ -143,8 +172,8 @@ impl Explanation {
     }
 
     /// State of the operator that nothing bounds.
-    fn unbounded(&self, id: &str) -> Option<&UnboundedState> {
-        self.unbounded.iter().find(|state| state.id == id)
+    fn unbounded(&self, operator: &OperatorDescription) -> Option<&UnboundedState> {
+        self.unbounded.iter().find(|state| state.is_of(operator))
     }
 
     fn json(&self) -> serde_json::Value {
@@ -162,16 +191,36 @@ impl Explanation {
                     "figures": figures,
                     "bytes_per_row": figures.and_then(bytes_per_row),
                     "growth_bytes_per_day": figures.and_then(growth_a_day),
-                    "unbounded": self.unbounded(&operator.id).map(|state| json!({"kept": state.kept, "hint": state.hint})),
+                    "unbounded": self.unbounded(operator).map(|state| json!({"kept": state.kept, "hint": state.hint})),
                 })
             })
             .collect();
+        if let Some(whole) = &self.whole {
+            let plan: Vec<&str> = whole.plan.lines().collect();
+            let interval = whole.interval.as_secs_f64();
+            return json!({
+                "model": self.model,
+                "refresh": "full",
+                "interval_seconds": interval,
+                "computed_at": whole.computed_at,
+                "plan": plan,
+            });
+        }
         let roots: Vec<&str> = self.roots().map(|operator| operator.id.as_str()).collect();
-        json!({"model": self.model, "figures": self.origin, "output": roots, "operators": operators})
+        json!({"model": self.model, "refresh": "incremental", "figures": self.origin, "output": roots, "operators": operators})
     }
 
     fn text(&self) -> String {
         let mut text = format!("model {}\n", self.model);
+        if let Some(whole) = &self.whole {
+            let interval = lasting(whole.interval.as_secs_f64());
+            let shows = match whole.computed_at {
+                Some(epoch) => format!("computed from epoch {epoch}"),
+                None => "not computed yet".to_owned(),
+            };
+            let _ = write!(text, "recomputed as a whole, at most every {interval}; {shows}\n\n{}\n", whole.plan);
+            return text;
+        }
         let over = self.figures.values().find_map(|figures| figures.rates_over_seconds);
         text.push_str(&match (self.origin, over) {
             (Origin::Running, Some(seconds)) => format!("running; rates over the last {}\n", lasting(seconds)),
@@ -242,7 +291,7 @@ impl Explanation {
                 facts.push(format!("remembers {rows} rows, {bytes}"));
             }
         }
-        if let Some(state) = self.unbounded(&operator.id) {
+        if let Some(state) = self.unbounded(operator) {
             let mut warning = format!("warning: nothing bounds this: {}", state.kept);
             if let Some(bytes) = figures.and_then(bytes_per_row) {
                 let _ = write!(warning, ", {} a row now", sized(bytes));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use weir_incremental::Growth;
-use weir_project::{Mistake, Project, Severity, SinkKind, SourceKind, Template};
+use weir_project::{Mistake, Project, Refresh, Severity, SinkKind, SourceKind, Template};
 
 use super::{Answer, Failure};
 use crate::cli::Global;
@@ -88,7 +88,7 @@ fn unbounded(project: &Project) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for model in &project.models {
         let kept: Vec<String> = growth.add(&model.plan).into_iter().map(|state| state.kept).collect();
-        if !kept.is_empty() {
+        if !kept.is_empty() && model.refresh == Refresh::Incremental {
             let message = format!("nothing bounds what `{}` remembers: {}", model.name, kept.join("; "));
             let hint = format!("`weir explain {}` shows how fast it grows, and what would bound it", model.name);
             mistakes.push(Mistake::of_file(&model.file, "unbounded_state", message).hint(hint).warning());

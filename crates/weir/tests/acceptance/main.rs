@@ -9,5 +9,6 @@ mod kill;
 mod lake;
 mod online_retail;
 mod sql;
+mod refresh;
 mod support;
 mod tutorial;

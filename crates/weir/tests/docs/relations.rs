@@ -16,7 +16,10 @@ const RELATIONS: [(&str, &str); 9] = [
         "Rows that came behind their partition's watermark, with their bytes; `weir replay --late` sends them through.",
     ),
     ("weir.ledger", "What each epoch did to each relation: counts and a checksum, chained by hash."),
-    ("weir.models", "One row a model: its key, rows and checksum."),
+    (
+        "weir.models",
+        "One row a model: its key, rows and checksum; the epoch that it was computed at, where it is recomputed as a whole.",
+    ),
     (
         "weir.operators",
         "One row an operator of the models, as `weir explain` shows it: what it did since the start of the run, its pace \
