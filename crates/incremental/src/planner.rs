@@ -3,6 +3,7 @@
 use crate::canonical::{self, Refusal, WorkTable, as_of, clock};
 use crate::delta::Relation;
 use crate::errors::{Names, PlanError, PlanErrorKind, translate};
+use crate::operators::EngineError;
 use crate::rewrite;
 use crate::statement;
 use crate::types::lake_type;
@@ -119,7 +120,14 @@ impl Planner {
         let grows = |relation: &str| self.relations.get(relation).is_some_and(|(_, traits)| traits.append_only);
         let append_only = rewrite::is_append_only(&plan, &grows);
         let reads: Vec<Relation> = references.iter().map(|r| Relation::from(r.to_string())).collect();
-        rewrite::check(&plan).map_err(|e| PlanError::new(PlanErrorKind::Unsupported, e.to_string()))?;
+        rewrite::check(&plan).map_err(|error| {
+            let why = match error {
+                EngineError::Internal(why) => why,
+                other => other.to_string(),
+            };
+            let message = format!("this query cannot be kept up to date: {why}");
+            PlanError::new(PlanErrorKind::Unsupported, message)
+        })?;
         Ok(ModelPlan {
             name: Relation::from(name),
             form: PlanForm::Canonical,
@@ -241,6 +249,10 @@ impl Planner {
                     .find_map(|function| statement::find_call(sql, function));
                 mistake.at(place)
             }
+            Refusal::Mistake(mistake) if mistake.line.is_none() => {
+                let place = named_in(&mistake.message).into_iter().find_map(|word| statement::find_word(sql, word));
+                mistake.at(place)
+            }
             Refusal::Mistake(mistake) => *mistake,
             Refusal::Failed(error) => self.mistake(error, sql),
         }
@@ -318,6 +330,15 @@ fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
         Arc::new(push_down_filter::PushDownFilter::new()),
         Arc::new(optimize_projections::OptimizeProjections::new()),
     ]
+}
+
+/// Words of a message that may stand in the query as they are: SQL in capitals and names of functions, the longest first.
+fn named_in(message: &str) -> Vec<&str> {
+    let words = message.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    let quoted = |word: &&str| word.contains('_') || (word.len() > 1 && !word.chars().any(char::is_lowercase));
+    let mut words: Vec<&str> = words.filter(quoted).collect();
+    words.sort_by_key(|word| std::cmp::Reverse(word.len()));
+    words
 }
 
 /// The way out for models that cannot be kept by deltas.

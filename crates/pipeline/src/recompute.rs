@@ -103,6 +103,8 @@ pub(crate) struct Recomputations {
     started: BTreeMap<Relation, Duration>,
     /// Those that this run has computed.
     computed: HashSet<Relation>,
+    /// Those whose last recomputation failed.
+    failed: HashSet<Relation>,
 }
 
 /// Shortest time from one recomputation of a model to the next, whatever it is told.
@@ -117,11 +119,20 @@ impl Recomputations {
         ended: mpsc::UnboundedSender<Ended>,
     ) -> Self {
         let limits = BatchLimits { memory_max: Some(memory_max) };
-        Self { models, contents, limits, ended, running: None, started: BTreeMap::new(), computed: HashSet::new() }
+        Self {
+            models,
+            contents,
+            limits,
+            ended,
+            running: None,
+            started: BTreeMap::new(),
+            computed: HashSet::new(),
+            failed: HashSet::new(),
+        }
     }
 
-    /// Starts the first model that is behind and whose time has come (with `at_once`, whatever the time) unless one runs;
-    /// whether one runs now. `clock` is the time in µs UTC, `elapsed` that of a clock which never goes back.
+    /// Starts the first model that is behind and whose time has come (with `at_once`, whatever the time, but those that
+    /// failed are given up) unless one runs; whether one runs now. `clock` is the time in µs UTC, `elapsed` that of a clock which never goes back.
     pub fn start(&mut self, clock: i64, elapsed: Duration, at_once: bool) -> bool {
         if self.running.is_some() {
             return true;
@@ -145,7 +156,7 @@ impl Recomputations {
         let name = &model.plan.name;
         let interval = model.recompute_interval.unwrap_or_default().max(INTERVAL_MIN);
         let waited = self.started.get(name).is_none_or(|started| elapsed.saturating_sub(*started) >= interval);
-        if !(at_once || waited) {
+        if !(if at_once { !self.failed.contains(name) } else { waited }) {
             return false;
         }
         match self.contents.recomputed(name) {
@@ -161,13 +172,15 @@ impl Recomputations {
     pub fn ended(&mut self, found: &Recomputed) -> bool {
         self.running = None;
         self.computed.insert(found.name.clone());
+        self.failed.remove(&found.name);
         let before = self.contents.recomputed(&found.name).map(|(at, _)| at.inputs);
         !found.change.is_empty() || !found.errors.is_empty() || before.as_ref() != Some(&found.at.inputs)
     }
 
     /// The one that ran has failed.
-    pub fn failed(&mut self) {
+    pub fn failed(&mut self, model: Relation) {
         self.running = None;
+        self.failed.insert(model);
     }
 }
 

@@ -493,7 +493,7 @@ impl Loop {
                 self.checkpointed(done).await?;
             }
             while let Ok(done) = ended.try_recv() {
-                self.recomputed(done)?;
+                self.recomputed(done);
             }
             while self.queued_rows < self.settings.epoch_rows_max
                 && let Ok(item) = news.try_recv()
@@ -543,7 +543,7 @@ impl Loop {
                     None => break,
                 },
                 Some(done) = checkpointed.recv() => self.checkpointed(done).await?,
-                Some(done) = ended.recv() => self.recomputed(done)?,
+                Some(done) = ended.recv() => self.recomputed(done),
                 () = tokio::time::sleep(due.unwrap_or(Duration::MAX)), if due.is_some() => {
                     if self.core.next_due().is_some_and(|due| due <= self.environment.clock.now()) {
                         self.epoch(EpochInput::default(), &mut stop).await?;
@@ -597,7 +597,7 @@ impl Loop {
     }
 
     /// Takes what a recomputation found, for the next epoch.
-    fn recomputed(&mut self, (name, result): Ended) -> Result<(), PipelineError> {
+    fn recomputed(&mut self, (name, result): Ended) {
         let mut failures = self.progress.recompute_failures.lock();
         match result {
             Ok(found) => {
@@ -607,15 +607,15 @@ impl Loop {
                 }
             }
             Err(error) => {
-                self.recomputations.failed();
-                if self.mode == RunMode::Once {
-                    return Err(PipelineError::State(format!("model `{name}` could not be recomputed: {error}")));
-                }
-                tracing::warn!(%error, model = %name, "a model could not be recomputed and is tried again");
+                tracing::warn!(%error, model = %name, "a model could not be recomputed");
                 failures.insert(name.to_string(), error.to_string());
+                if self.failure.is_none() {
+                    let message = format!("model `{name}` could not be recomputed: {error}");
+                    self.failure = Some(PipelineError::State(message));
+                }
+                self.recomputations.failed(name);
             }
         }
-        Ok(())
     }
 
     async fn take(&mut self, item: News) -> Result<(), PipelineError> {

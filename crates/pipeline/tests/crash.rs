@@ -261,7 +261,7 @@ async fn work(
             skip: 0,
         };
         // Read before the epoch that changes what was read.
-        let recomputed = if random.random_bool(0.3) { vec![recomputed(&core, spec).await?] } else { Vec::new() };
+        let recomputed = if random.random_bool(0.1) { vec![recomputed(&core, spec).await?] } else { Vec::new() };
         let mut pending = core.prepare_epoch(EpochInput { parts: vec![part], recomputed, ..EpochInput::default() })?;
         core.commit(&mut pending).map_err(|e| PipelineError::State(e.to_string()))?;
         if random.random_bool(0.3)

@@ -8,7 +8,7 @@ mod folder;
 mod kill;
 mod lake;
 mod online_retail;
-mod sql;
 mod refresh;
+mod sql;
 mod support;
 mod tutorial;
