@@ -365,9 +365,10 @@ fn sized(bytes: f64) -> String {
     }
 }
 
-/// `350 ms`, `12 s`, `3 min`, `2.5 h`.
+/// `42 µs`, `350 ms`, `12 s`, `3 min`, `2.5 h`.
 fn lasting(seconds: f64) -> String {
     match seconds {
+        s if s < 0.001 => format!("{:.0} µs", s * 1_000_000.0),
         s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
@@ -389,6 +390,7 @@ mod tests {
         assert_eq!(sized(1023.0), "1,023 bytes");
         assert_eq!(sized(1536.0), "1.5 KiB");
         assert_eq!(sized(-3.0 * 1024.0 * 1024.0), "-3.0 MiB");
+        assert_eq!(lasting(0.000_042), "42 µs");
         assert_eq!(lasting(0.35), "350 ms");
         assert_eq!(lasting(119.0), "119 s");
         assert_eq!(lasting(9000.0), "2.5 h");
