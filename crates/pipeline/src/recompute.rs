@@ -155,8 +155,9 @@ impl Recomputations {
     fn is_due(&self, model: &ModelSpec, elapsed: Duration, at_once: bool) -> bool {
         let name = &model.plan.name;
         let interval = model.recompute_interval.unwrap_or_default().max(INTERVAL_MIN);
-        let waited = self.started.get(name).is_none_or(|started| elapsed.saturating_sub(*started) >= interval);
-        if !(if at_once { !self.failed.contains(name) } else { waited }) {
+        let waited = || self.started.get(name).is_none_or(|started| elapsed.saturating_sub(*started) >= interval);
+        let may = if at_once { !self.failed.contains(name) } else { waited() };
+        if !may {
             return false;
         }
         match self.contents.recomputed(name) {
