@@ -1,10 +1,10 @@
-//! `cargo xtask docs`: the pages of docs/ and the answers in the README's tutorial. Tests of the binary make and compare them.
+//! `cargo xtask docs`: the pages of docs/ and the answers in the README's tutorial. Tests make and compare them.
 
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{run, workspace};
+use crate::{run, tools, workspace};
 
 /// What to do with pages that differ from the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub fn run(mode: Mode) -> Result<bool> {
     if mode == Mode::Check {
         return run::watched(&mut command, |_| {});
     }
-    command.args(["--test", "acceptance"]).env("WEIR_UPDATE_DOCS", "1");
-    run::watched(command.args(["--", "the_pages_say", "the_tutorial_does"]), |_| {})
+    command.args(["--test", "acceptance", "--test", "sets"]).env("WEIR_UPDATE_DOCS", "1");
+    command.env("WEIR_TEST_PYTHON", tools::install()?.python);
+    run::watched(command.args(["--", "the_pages_say", "the_tutorial_does", "is_kept"]), |_| {})
 }

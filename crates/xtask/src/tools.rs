@@ -10,9 +10,15 @@ use anyhow::{Result, bail};
 
 use crate::run::{must, succeeds};
 
-/// Name as pip knows it, and as Python imports it.
-const PYTHON_PACKAGES: [(&str, &str); 4] =
-    [("duckdb", "duckdb"), ("deltalake", "deltalake"), ("polars", "polars"), ("pyarrow", "pyarrow")];
+/// Name as pip knows it, and as Python imports it. The extension, which has the queries of TPC-DS, is DuckDB's own, signed,
+/// and fits one version of DuckDB.
+const PYTHON_PACKAGES: [(&str, &str); 5] = [
+    ("duckdb==1.5.5", "duckdb"),
+    ("duckdb-extension-tpcds==1.5.5", "duckdb_extension_tpcds"),
+    ("deltalake", "deltalake"),
+    ("polars", "polars"),
+    ("pyarrow", "pyarrow"),
+];
 
 /// What the tests have to be told.
 pub struct Tools {
