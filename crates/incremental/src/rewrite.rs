@@ -293,7 +293,7 @@ impl GraphBuilder {
                 let lists = unnest.list_type_columns.iter().map(|(index, list)| (*index, list.depth)).collect();
                 let output = nullable(unnest.schema.inner());
                 let structs = unnest.struct_type_columns.clone();
-                let operator = Unnest::new(schema, output, lists, structs, unnest.options.preserve_nulls())?;
+                let operator = Unnest::new(schema, output, lists, structs, unnest.options.clone())?;
                 self.push(id, vec![source], operator, detail)
             }
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
@@ -322,7 +322,9 @@ impl GraphBuilder {
         detail: String,
     ) -> Result<Source, EngineError> {
         let calls: Vec<_> = aggregate.aggr_expr.iter().map(|e| e.clone().unalias()).collect();
-        let kept = calls.iter().all(|c| matches!(c, Expr::AggregateFunction(call) if is_kept_incrementally(call)));
+        let from = aggregate.input.schema();
+        let kept =
+            calls.iter().all(|c| matches!(c, Expr::AggregateFunction(call) if is_kept_incrementally(call, from)));
         let input = if kept { aggregate.input.as_ref() } else { sorted_input(&aggregate.input)? };
         let source = self.add(input)?;
         let schema = self.schema(&source, input);

@@ -5,7 +5,7 @@
 
 use super::canonical::{canonical_floats, has_floats};
 use arrow::array::ArrayRef;
-use arrow::compute::SortOptions;
+use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow_row::{RowConverter, RowParser, Rows, SortField};
@@ -71,6 +71,9 @@ impl RowEncoding {
         if self.types.is_empty() {
             return Ok(Vec::new());
         }
-        self.converter.convert_rows(rows.into_iter().map(|bytes| self.parser.parse(bytes)))
+        let columns = self.converter.convert_rows(rows.into_iter().map(|bytes| self.parser.parse(bytes)))?;
+        // A dictionary comes back as its values.
+        let typed = columns.into_iter().zip(&self.types);
+        typed.map(|(column, to)| if column.data_type() == to { Ok(column) } else { cast(&column, to) }).collect()
     }
 }

@@ -5,17 +5,23 @@ use super::floats::{canonical_floats, holds_floats};
 use super::ordered::sorted_whole;
 use super::{Result, canonicalise, extremes, grouping_sets, sums, unsupported};
 use arrow::datatypes::DataType;
-use datafusion::common::DataFusionError;
+use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::functions_nested::expr_fn::array_reverse;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortKey};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
-use datafusion::logical_expr::{Aggregate, AggregateUDF, Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan};
 use std::sync::Arc;
 
 /// Aggregates that operators keep by themselves; the others are computed again for touched groups.
-pub(crate) fn is_kept_incrementally(call: &AggregateFunction) -> bool {
-    let basic = ["count", "sum", "avg", "min", "max", "bool_and", "bool_or"];
-    call.params.order_by.is_empty() && basic.contains(&call.func.name())
+pub(crate) fn is_kept_incrementally(call: &AggregateFunction, input: &DFSchema) -> bool {
+    // Lists and structs with NULLs in them are ordered by DataFusion in a way of its own.
+    let nested = || call.params.args.iter().any(|e| e.get_type(input).is_ok_and(|data_type| data_type.is_nested()));
+    let extreme = matches!(call.func.name(), "min" | "max");
+    let basic = BASIC.contains(&call.func.name()) && call.params.args.len() <= 1;
+    call.params.order_by.is_empty() && basic && !(extreme && nested())
 }
+
+const BASIC: [&str; 7] = ["count", "sum", "avg", "min", "max", "bool_and", "bool_or"];
 
 /// GROUP BY over columns.
 pub(super) fn aggregated(aggregate: &Aggregate) -> Result<LogicalPlan> {
@@ -31,16 +37,22 @@ pub(super) fn aggregated(aggregate: &Aggregate) -> Result<LogicalPlan> {
         groups.push(below.place(rebind(group, from, input.schema())?)?);
     }
     let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
-    let mut general = false;
+    let mut reversed = Vec::new();
     for (index, call) in aggregate.aggr_expr.iter().enumerate() {
         let Expr::AggregateFunction(call) = rebind(call, from, input.schema())? else {
             return Err(DataFusionError::Internal(format!("not an aggregate: {call}")).into());
         };
-        let call = canonical_call(call, &mut below)?;
-        general |= !is_kept_incrementally(&call);
-        calls.push(Expr::AggregateFunction(call).alias(format!("__aggregate_{index}")));
+        let mut call = canonical_call(call, &mut below)?;
+        if descends_distinct(&call) {
+            call.params.order_by.iter_mut().for_each(turn_around);
+            reversed.push(index);
+        }
+        calls.push(call);
     }
     let mut plan = below.build(input)?;
+    let general = calls.iter().any(|call| !is_kept_incrementally(call, plan.schema()));
+    let call = |(index, call)| Expr::AggregateFunction(call).alias(format!("__aggregate_{index}"));
+    let calls: Vec<Expr> = calls.into_iter().enumerate().map(call).collect();
     if general {
         plan = sorted_whole(plan, Vec::new(), &groups)?;
     }
@@ -55,6 +67,8 @@ pub(super) fn aggregated(aggregate: &Aggregate) -> Result<LogicalPlan> {
     let columns = (0..plan.schema().fields().len())
         .map(|index| {
             let value = column(&plan, index);
+            let turned = index >= width && reversed.contains(&(index - width));
+            let value = if turned { array_reverse(value) } else { value };
             let computed = index >= width && holds_floats(plan.schema().field(index).data_type());
             if computed { canonical_floats(value) } else { value }
         })
@@ -65,22 +79,22 @@ pub(super) fn aggregated(aggregate: &Aggregate) -> Result<LogicalPlan> {
 /// A call whose arguments are columns or literals, that does not depend on the order of its input.
 fn canonical_call(call: AggregateFunction, below: &mut Below) -> Result<AggregateFunction> {
     let AggregateFunction { mut func, mut params } = call;
-    if func.name().starts_with("approx_") {
+    // The sketch of approx_distinct is the same whatever the order of what it has seen.
+    if func.name().starts_with("approx_") && func.name() != "approx_distinct" {
         return unsupported(
             format!("{} would give a result that depends on how the input arrived", func.name()),
             "use the exact function: count(DISTINCT x), median(x), percentile_cont(0.9) WITHIN GROUP (ORDER BY x)",
         );
     }
-    // What is kept by operators is kept of columns; only `count(1)` counts rows.
+    // Literals are settings of the others, as the separator of string_agg; basic aggregates add them up.
     let counts_rows = func.name() == "count" && !params.distinct;
-    let of_columns = is_kept_incrementally(&AggregateFunction { func: func.clone(), params: params.clone() });
+    let basic = BASIC.contains(&func.name());
+    let stays =
+        |argument: &Expr| matches!(argument, Expr::Literal(value, _) if !basic || (counts_rows && !value.is_null()));
     params.args = params
         .args
         .into_iter()
-        .map(|argument| match &argument {
-            Expr::Literal(value, _) if !of_columns || (counts_rows && !value.is_null()) => Ok(argument),
-            _ => below.place(argument),
-        })
+        .map(|argument| if stays(&argument) { Ok(argument) } else { below.place(typed(argument)) })
         .collect::<datafusion::common::Result<_>>()?;
     if let Some(filter) = params.filter {
         params.filter = Some(Box::new(below.place(*filter)?));
@@ -90,10 +104,12 @@ fn canonical_call(call: AggregateFunction, below: &mut Below) -> Result<Aggregat
         order.push(SortKey::new(below.place(key.expr)?, key.asc, key.nulls_first));
     }
     if orders_its_input(func.name()) && !params.distinct {
+        // Ties in the direction of the keys before them, so that one order is the other turned around.
+        let (asc, nulls_first) = order.last().map_or((true, false), |key: &SortKey| (key.asc, key.nulls_first));
         for argument in &params.args {
             let there = order.iter().any(|key: &SortKey| key.expr == *argument);
             if !there && !matches!(argument, Expr::Literal(_, _)) {
-                order.push(SortKey::new(argument.clone(), true, false));
+                order.push(SortKey::new(argument.clone(), asc, nulls_first));
             }
         }
     }
@@ -102,6 +118,25 @@ fn canonical_call(call: AggregateFunction, below: &mut Below) -> Result<Aggregat
         func = form;
     }
     Ok(AggregateFunction { func, params })
+}
+
+/// `array_agg(DISTINCT x ORDER BY x DESC)`: over sorted input DataFusion takes the list that ascends for it.
+fn descends_distinct(call: &AggregateFunction) -> bool {
+    let descends = matches!(call.params.order_by.as_slice(), [key] if !key.asc);
+    call.func.name() == "array_agg" && call.params.distinct && descends
+}
+
+fn turn_around(key: &mut SortKey) {
+    key.asc = !key.asc;
+    key.nulls_first = !key.nulls_first;
+}
+
+/// A NULL of no type as one of some type, which a column can hold.
+fn typed(argument: Expr) -> Expr {
+    match argument {
+        Expr::Literal(ScalarValue::Null, metadata) => Expr::Literal(ScalarValue::Int64(None), metadata),
+        other => other,
+    }
 }
 
 /// The form of an aggregate of floats that does not depend on order.

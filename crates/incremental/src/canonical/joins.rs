@@ -4,8 +4,10 @@ use super::clock::reads_clock;
 use super::columns::{self, Below, column, named, pick, project, rebind};
 use super::{Result, canonicalise, refuse, unsupported};
 use crate::errors::PlanErrorKind;
-use datafusion::common::{Column, JoinConstraint, JoinType, NullEquality};
+use arrow::datatypes::{DataType, Field};
+use datafusion::common::{Column, DFSchema, JoinConstraint, JoinType, NullEquality};
 use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, col, lit};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Joins on columns.
@@ -24,8 +26,17 @@ pub(super) fn joined(join: &Join) -> Result<LogicalPlan> {
             below_right.place_index(rebind(other, from_right, right.schema())?)?,
         ));
     }
-    let left = below_left.build(left)?;
-    let right = below_right.build_apart(right, left.schema())?;
+    // A mark of an earlier join must not stand beside the new one under the same name.
+    let mark =
+        DFSchema::from_unqualified_fields(vec![Field::new("mark", DataType::Boolean, false)].into(), HashMap::new())?;
+    let left = match join.join_type {
+        JoinType::LeftMark => below_left.build_apart(left, &mark)?,
+        _ => below_left.build(left)?,
+    };
+    let right = match join.join_type {
+        JoinType::RightMark => below_right.build_apart(right, &left.schema().join(&mark)?)?,
+        _ => below_right.build_apart(right, left.schema())?,
+    };
     let (all_left, all_right) = (left.schema().fields().len(), right.schema().fields().len());
     let on: Vec<(Expr, Expr)> = on.into_iter().map(|(l, r)| (column(&left, l), column(&right, r))).collect();
 
@@ -77,7 +88,8 @@ pub(super) fn joined(join: &Join) -> Result<LogicalPlan> {
     Ok(project(plan, named(columns, &join.schema))?)
 }
 
-/// `x NOT IN (SELECT y ..)`: no equal y; and when there is any y, x is not NULL and no y is.
+/// `x NOT IN (SELECT y ..)`: no equal y; and when there is any y, x is not NULL and no y is. With a filter: among the y
+/// for which it holds.
 fn null_aware_anti(
     left: LogicalPlan,
     right: LogicalPlan,
@@ -85,14 +97,14 @@ fn null_aware_anti(
     filter: Option<Expr>,
     width: usize,
 ) -> Result<LogicalPlan> {
-    let ([(x, y)], None) = (on.as_slice(), filter) else {
+    let both = left.schema().join(right.schema())?;
+    let sure = filter.as_ref().is_none_or(|filter| columns::cannot_fail(filter, &both));
+    let ([(x, y)], true) = (on.as_slice(), sure) else {
         return unsupported(
             "this NOT IN cannot be kept up to date",
             "write it as NOT EXISTS (SELECT 1 FROM .. WHERE ..)",
         );
     };
-    let nulls = project(right.clone(), vec![(y.clone().is_null(), "__is_null".into())])?;
-    let nulls = LogicalPlan::Distinct(Distinct::All(Arc::new(nulls)));
     let join = |left: LogicalPlan, right: LogicalPlan, on: Vec<(Expr, Expr)>, filter: Option<Expr>| {
         Join::try_new(
             Arc::new(left),
@@ -106,6 +118,13 @@ fn null_aware_anti(
         )
         .map(LogicalPlan::Join)
     };
+    if let Some(filter) = filter {
+        let plan = join(left, right.clone(), vec![(x.clone(), y.clone())], Some(filter.clone()))?;
+        let unknown = filter.and(y.clone().is_null().or(x.clone().is_null()));
+        return Ok(pick(join(plan, right, Vec::new(), Some(unknown))?, 0..width)?);
+    }
+    let nulls = project(right.clone(), vec![(y.clone().is_null(), "__is_null".into())])?;
+    let nulls = LogicalPlan::Distinct(Distinct::All(Arc::new(nulls)));
     let plan = join(left, right, vec![(x.clone(), y.clone())], None)?;
     let unknown = col(Column::new_unqualified("__is_null")).or(x.clone().is_null());
     let plan = join(plan, nulls, Vec::new(), Some(unknown))?;

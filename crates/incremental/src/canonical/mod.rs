@@ -89,7 +89,7 @@ pub(crate) fn canonicalise(plan: &LogicalPlan) -> Result<LogicalPlan> {
         LogicalPlan::Distinct(Distinct::All(input)) => {
             Ok(LogicalPlan::Distinct(Distinct::All(Arc::new(canonicalise(input)?))))
         }
-        LogicalPlan::Distinct(Distinct::On(on)) => ordered::distinct_on(on),
+        LogicalPlan::Distinct(Distinct::On(on)) => ordered::distinct_on(on, None),
         LogicalPlan::Aggregate(aggregate) => aggregates::aggregated(aggregate),
         LogicalPlan::Window(window) => ordered::windowed(window),
         LogicalPlan::Join(join) => joins::joined(join),

@@ -9,7 +9,8 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::logical_expr::expr::{Sort as SortKey, WindowFunction};
 use datafusion::logical_expr::utils::generate_sort_key;
 use datafusion::logical_expr::{
-    DistinctOn, Expr, ExprSchemable, Filter, Limit, LogicalPlan, Sort, Window, WindowFunctionDefinition, col, lit,
+    Distinct, DistinctOn, Expr, ExprSchemable, Filter, Limit, LogicalPlan, Sort, Window, WindowFunctionDefinition, col,
+    lit,
 };
 use std::sync::Arc;
 
@@ -83,8 +84,8 @@ pub(super) fn sorted_whole(plan: LogicalPlan, order: Vec<SortKey>, first: &[Expr
     Ok(LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(plan), fetch: None }))
 }
 
-/// DISTINCT ON keeps the first row of each key.
-pub(super) fn distinct_on(on: &DistinctOn) -> Result<LogicalPlan> {
+/// DISTINCT ON keeps the first row of each key; of these a limit takes some, in the order of the keys.
+pub(super) fn distinct_on(on: &DistinctOn, limit: Option<&Limit>) -> Result<LogicalPlan> {
     let sort = on.sort_expr.clone().unwrap_or_default();
     let input = canonicalise(&on.input)?;
     let mut below = Below::all(&input);
@@ -98,7 +99,15 @@ pub(super) fn distinct_on(on: &DistinctOn) -> Result<LogicalPlan> {
         order.push(SortKey::new(place(&mut below, &key.expr)?, key.asc, key.nulls_first));
     }
     let sorted = sorted_whole(below.build(input)?, order.clone(), &keys)?;
-    let first = first_of_each(sorted, keys, order)?;
+    let by_key: Vec<SortKey> = order.iter().take(keys.len()).cloned().collect();
+    let mut first = first_of_each(sorted, keys, order)?;
+    if let Some(limit) = limit {
+        first = LogicalPlan::Limit(Limit {
+            skip: limit.skip.clone(),
+            fetch: limit.fetch.clone(),
+            input: Arc::new(sorted_whole(first, by_key, &selected)?),
+        });
+    }
     Ok(project(first, named(selected, &on.schema))?)
 }
 
@@ -144,6 +153,7 @@ pub(super) fn limit_over(limit: &Limit, input: &LogicalPlan) -> Result<LogicalPl
             Ok(project(below, named(columns, input.schema()))?)
         }
         LogicalPlan::SubqueryAlias(alias) => limit_over(limit, &alias.input),
+        LogicalPlan::Distinct(Distinct::On(on)) => distinct_on(on, Some(limit)),
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
             limited(&sort.input, sort.expr.clone(), limit.skip.clone(), limit.fetch.clone())
         }

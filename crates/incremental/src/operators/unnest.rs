@@ -34,7 +34,7 @@ impl Unnest {
         output: SchemaRef,
         lists: Vec<(usize, usize)>,
         structs: Vec<usize>,
-        preserve_nulls: bool,
+        options: UnnestOptions,
     ) -> Result<Self, EngineError> {
         let lists = lists
             .into_iter()
@@ -46,7 +46,7 @@ impl Unnest {
             schema: output,
             lists,
             structs,
-            options: UnnestOptions::new().with_preserve_nulls(preserve_nulls),
+            options,
         })
     }
 }

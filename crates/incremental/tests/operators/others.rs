@@ -4,7 +4,7 @@ use crate::support::{Contents, F, K, Row, T, U, Value, X, accumulate, check, cou
 use arrow::array::{Int64Array, ListArray, RecordBatch};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, UnnestOptions};
 use datafusion::logical_expr::Operator as Arithmetic;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
@@ -312,7 +312,9 @@ fn unnest_gives_a_row_for_each_element_with_the_weight_of_its_row() {
     )
     .unwrap();
     let delta = Delta::new(rows, Int64Array::from(vec![2, 1, 1, -3]));
-    let mut unnest = Unnest::new(input, output.clone(), vec![(1, 1)], vec![], false).unwrap();
+    let mut unnest =
+        Unnest::new(input, output.clone(), vec![(1, 1)], vec![], UnnestOptions::new().with_preserve_nulls(false))
+            .unwrap();
     let mut errors = Vec::new();
     let mut context = StepContext { now: 0, errors: &mut errors };
     let mut found = Contents::new();

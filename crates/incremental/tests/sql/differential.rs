@@ -360,6 +360,42 @@ const QUERIES: &[(&str, &str)] = &[
         "sessions_by_gap",
         "SELECT user_id, session, min(at) AS first, max(at) AS last, count(*) AS events FROM (SELECT user_id, at, sum(starts) OVER (PARTITION BY user_id ORDER BY at) AS session FROM (SELECT user_id, at, CASE WHEN at - lag(at) OVER (PARTITION BY user_id ORDER BY at) <= INTERVAL '20 hours' THEN 0 ELSE 1 END AS starts FROM events WHERE at IS NOT NULL) AS gaps) AS numbered GROUP BY user_id, session",
     ),
+    // Two marks stood side by side under one name.
+    (
+        "exists_or_exists",
+        "SELECT u.user_id FROM users u WHERE EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id AND e.ok) OR EXISTS (SELECT 1 FROM finance.rates r WHERE r.day = u.joined)",
+    ),
+    // The second column was not looked at.
+    ("count_of_two", "SELECT kind, count(n, ok) AS both FROM events GROUP BY kind"),
+    // State ordered NULLs in lists before all else, DataFusion after.
+    ("extremes_of_lists", "SELECT user_id, min(tags) AS least, max(tags) AS most FROM events GROUP BY user_id"),
+    // Over sorted input the list came the wrong way round.
+    (
+        "distinct_list_downwards",
+        "SELECT user_id, array_agg(DISTINCT n ORDER BY n DESC) AS numbers FROM events GROUP BY user_id",
+    ),
+    // Ties went the same way in both, so that one order was not the other turned around.
+    (
+        "both_ways_together",
+        "SELECT user_id, string_agg(kind, ',' ORDER BY id) AS up, string_agg(kind, ',' ORDER BY id DESC) AS down FROM events GROUP BY user_id",
+    ),
+    // Rows with an empty list went missing.
+    ("unnest_outer", "SELECT id, unnest_outer(tags) AS tag FROM events"),
+    // The limit took rows in any order.
+    (
+        "limit_of_distinct_on",
+        "SELECT DISTINCT ON (user_id) user_id, id FROM events ORDER BY user_id DESC, at, id LIMIT 2",
+    ),
+    // State gave the values back without their dictionary.
+    (
+        "dictionaries",
+        "SELECT DISTINCT named_struct('kind', arrow_cast(kind, 'Dictionary(Int32, Utf8)')) AS kind FROM events",
+    ),
+    (
+        "correlated_not_in",
+        "SELECT u.user_id, u.score FROM users u WHERE u.user_id NOT IN (SELECT e.user_id FROM events e WHERE e.amount > u.score)",
+    ),
+    ("approx_distinct", "SELECT user_id, approx_distinct(kind) AS kinds FROM events GROUP BY user_id"),
 ];
 
 /// Models that read models.
@@ -469,6 +505,14 @@ const CLEAR: &[&str] = &[
     "reachable_pairs",
     "paths",
     "counting",
+    "exists_or_exists",
+    "count_of_two",
+    "extremes_of_lists",
+    "distinct_list_downwards",
+    "unnest_outer",
+    "limit_of_distinct_on",
+    "correlated_not_in",
+    "approx_distinct",
 ];
 
 #[test]
