@@ -391,6 +391,7 @@ const QUERIES: &[(&str, &str)] = &[
         "dictionaries",
         "SELECT DISTINCT named_struct('kind', arrow_cast(kind, 'Dictionary(Int32, Utf8)')) AS kind FROM events",
     ),
+    // Where the subquery is empty, NOT IN holds, even for NULL; DataFusion's own plan forgets that.
     (
         "correlated_not_in",
         "SELECT u.user_id, u.score FROM users u WHERE u.user_id NOT IN (SELECT e.user_id FROM events e WHERE e.amount > u.score)",
@@ -511,7 +512,6 @@ const CLEAR: &[&str] = &[
     "distinct_list_downwards",
     "unnest_outer",
     "limit_of_distinct_on",
-    "correlated_not_in",
     "approx_distinct",
 ];
 
