@@ -21,6 +21,7 @@ pub mod planner;
 pub mod query;
 mod rewrite;
 mod statement;
+mod subqueries;
 pub mod types;
 mod whole;
 

@@ -6,6 +6,7 @@ use crate::errors::{Names, PlanError, PlanErrorKind, translate};
 use crate::operators::EngineError;
 use crate::rewrite;
 use crate::statement;
+use crate::subqueries;
 use crate::types::lake_type;
 use crate::whole;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -224,7 +225,7 @@ impl Planner {
     }
 
     fn optimise(&self, raw: LogicalPlan) -> DataFusionResult<LogicalPlan> {
-        let bound = clock::bind_functions(raw)?;
+        let bound = subqueries::lift_out_of_aggregates(clock::bind_functions(raw)?)?;
         let analysed = Analyzer::new().execute_and_check(bound, &options(), |_, _| {})?;
         Optimizer::with_rules(rules()).optimize(analysed, &context(), |_, _| {})
     }

@@ -12,7 +12,7 @@ pub struct Chance(u64);
 impl Chance {
     /// The sequence of `seed`.
     pub fn new(seed: u64) -> Self {
-        let mut chance = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d | 1);
+        let mut chance = Self((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d) | 1);
         // Seeds that are near each other begin alike.
         (0..4).for_each(|_| {
             chance.below(2);

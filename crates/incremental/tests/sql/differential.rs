@@ -396,6 +396,10 @@ const QUERIES: &[(&str, &str)] = &[
         "correlated_not_in",
         "SELECT u.user_id, u.score FROM users u WHERE u.user_id NOT IN (SELECT e.user_id FROM events e WHERE e.amount > u.score)",
     ),
+    (
+        "subquery_in_aggregate",
+        "SELECT kind, sum(n + (SELECT max(u.user_id) FROM users u)) AS total, count(*) FILTER (WHERE n > (SELECT min(n) FROM events)) AS above FROM events GROUP BY kind",
+    ),
     ("approx_distinct", "SELECT user_id, approx_distinct(kind) AS kinds FROM events GROUP BY user_id"),
 ];
 
@@ -513,6 +517,7 @@ const CLEAR: &[&str] = &[
     "unnest_outer",
     "limit_of_distinct_on",
     "approx_distinct",
+    "subquery_in_aggregate",
 ];
 
 #[test]

@@ -28,7 +28,9 @@ pub fn records(path: &Path) -> Vec<Record> {
             (Some("skipif"), Some(engine)) => for_others |= engine == "DataFusion" || engine == "datafusion",
             (Some(kind @ ("statement" | "query")), Some(expected)) => {
                 let mut sql = String::new();
-                while let Some((_, line)) = lines.next_if(|(_, line)| !line.trim().is_empty() && *line != "----") {
+                while let Some((_, line)) =
+                    lines.next_if(|(_, line)| !line.trim().is_empty() && !line.starts_with("----"))
+                {
                     sql.push_str(line);
                     sql.push('\n');
                 }
