@@ -32,8 +32,15 @@ pub(super) fn aggregated(aggregate: &Aggregate) -> Result<LogicalPlan> {
         [Expr::GroupingSet(set)] => Some(grouping_sets::members(set)),
         _ => None,
     };
-    let mut groups = Vec::with_capacity(aggregate.group_expr.len());
-    for group in grouping_set_to_exprlist(&aggregate.group_expr)? {
+    // The optimiser may find that two keys are one; the plan has a column for each all the same.
+    let as_written =
+        sets.is_none() && aggregate.schema.fields().len() == aggregate.group_expr.len() + aggregate.aggr_expr.len();
+    let keys = match as_written {
+        true => aggregate.group_expr.iter().collect(),
+        false => grouping_set_to_exprlist(&aggregate.group_expr)?,
+    };
+    let mut groups: Vec<Expr> = Vec::with_capacity(keys.len());
+    for group in keys {
         groups.push(below.place(rebind(group, from, input.schema())?)?);
     }
     let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
@@ -57,12 +64,26 @@ pub(super) fn aggregated(aggregate: &Aggregate) -> Result<LogicalPlan> {
         plan = sorted_whole(plan, Vec::new(), &groups)?;
     }
     let width = aggregate.schema.fields().len() - calls.len();
+    let mut distinct: Vec<Expr> = Vec::with_capacity(groups.len());
+    for group in &groups {
+        if !distinct.contains(group) {
+            distinct.push(group.clone());
+        }
+    }
     let plan = match sets {
         Some(sets) => {
             let id = aggregate.schema.field(groups.len()).data_type();
             grouping_sets::expanded(plan, &sets, &groups, &calls, id)?
         }
-        None => LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), groups, calls)?),
+        None => {
+            let count = calls.len();
+            let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), distinct.clone(), calls)?);
+            let of_groups = groups.iter().filter_map(|group| distinct.iter().position(|other| other == group));
+            let places = of_groups.chain(distinct.len()..distinct.len() + count);
+            let columns = places.enumerate().map(|(index, place)| (column(&plan, place), format!("__column_{index}")));
+            let columns = columns.collect();
+            if distinct.len() == groups.len() { plan } else { project(plan, columns)? }
+        }
     };
     let columns = (0..plan.schema().fields().len())
         .map(|index| {

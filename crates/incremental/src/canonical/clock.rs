@@ -255,8 +255,10 @@ impl ScalarUDFImpl for LeastInstant {
         let distance = distance.as_primitive::<TimestampMicrosecondType>().value(0);
         let slack = if self.uneven { 800 * DAY } else { 2 };
         let guess = |value: i64| value.saturating_sub(distance);
-        let mut low: Vec<i64> = near.values().iter().map(|v| guess(*v).saturating_sub(slack)).collect();
-        let mut high: Vec<i64> = near.values().iter().map(|v| guess(*v).saturating_add(slack)).collect();
+        // Below a NULL any number may stand, also one that is no instant.
+        let near: Vec<i64> = near.iter().map(|value| guess(value.unwrap_or(0))).collect();
+        let mut low: Vec<i64> = near.iter().map(|value| value.saturating_sub(slack)).collect();
+        let mut high: Vec<i64> = near.iter().map(|value| value.saturating_add(slack)).collect();
         // Invariant: not reached at `low`, reached at `high`.
         while low.iter().zip(&high).any(|(low, high)| high - low > 1) {
             let middle: Vec<i64> = low.iter().zip(&high).map(|(low, high)| low + (high - low) / 2).collect();

@@ -3,7 +3,7 @@
 use super::floats::{canonical_floats, holds_floats};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, Result};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection};
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,10 @@ pub(super) fn rebind_to(expression: &Expr, from: &DFSchema, columns: &[Column]) 
         Ok(match e {
             Expr::Column(column) => {
                 let index = from.index_of_column(&column)?;
-                Transformed::yes(Expr::Column(columns[index].clone()))
+                let Some(column) = columns.get(index) else {
+                    return Err(DataFusionError::Internal(format!("no column in place of {column}")));
+                };
+                Transformed::yes(Expr::Column(column.clone()))
             }
             other => Transformed::no(other),
         })

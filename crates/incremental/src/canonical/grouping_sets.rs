@@ -39,17 +39,23 @@ pub(super) fn expanded(
         let mut keys: Vec<usize> = set.clone();
         keys.sort_unstable();
         keys.dedup();
-        let by = keys.iter().map(|&key| groups[key].clone()).collect();
+        // Two keys may be the same column.
+        let mut by: Vec<Expr> = Vec::with_capacity(keys.len());
+        for &key in &keys {
+            if !by.contains(&groups[key]) {
+                by.push(groups[key].clone());
+            }
+        }
         let mut wanted = calls.to_vec();
         if keys.is_empty() && wanted.is_empty() {
             // One row for all: an aggregate must have something to compute.
             let call = AggregateFunction::new_udf(count_udaf(), vec![lit(1)], false, None, Vec::new(), None);
             wanted.push(Expr::AggregateFunction(call).alias("__rows"));
         }
-        let plan = LogicalPlan::Aggregate(Aggregate::try_new(input.clone(), by, wanted)?);
+        let plan = LogicalPlan::Aggregate(Aggregate::try_new(input.clone(), by.clone(), wanted)?);
         let mut columns = Vec::with_capacity(groups.len() + 1 + calls.len());
         for (place, group) in groups.iter().enumerate() {
-            let value = match keys.iter().position(|&key| key == place) {
+            let value = match by.iter().position(|key| key == group).filter(|_| keys.contains(&place)) {
                 Some(key) => column(&plan, key),
                 None => null_like(group, &input)?,
             };
@@ -59,7 +65,7 @@ pub(super) fn expanded(
         let id = cast(lit(id_of(&keys, groups.len(), repeats)), grouping_id.clone());
         columns.push((id, "__grouping_id".into()));
         for call in 0..calls.len() {
-            columns.push((column(&plan, keys.len() + call), format!("__aggregate_{call}")));
+            columns.push((column(&plan, by.len() + call), format!("__aggregate_{call}")));
         }
         branches.push(Arc::new(project(plan, columns)?));
     }

@@ -236,6 +236,18 @@ const QUERIES: &[(&str, &str)] = &[
         "SELECT e.id, u.name FROM events e JOIN users u ON e.user_id = u.user_id WHERE e.at > now() - INTERVAL '2 days' AND u.joined < current_date",
     ),
     (
+        "keys_that_are_one",
+        "SELECT x, coalesce(x, x) AS same, stddev(CASE WHEN 1 <= 1 THEN 1 END) AS spread, count(*) AS count FROM (SELECT TIMESTAMP '2026-01-04T00:00:00' AS x FROM finance.rates) AS t GROUP BY x, coalesce(x, x)",
+    ),
+    (
+        "sets_of_keys_that_are_one",
+        "SELECT n, n + 0 AS same, coalesce(n, n) AS again, count(*) AS count FROM events GROUP BY ROLLUP (n, n + 0, coalesce(n, n))",
+    ),
+    (
+        "due_by_the_maximum_of_nothing",
+        "SELECT kind, last FROM (SELECT kind, max(at) AS last FROM events WHERE n <> 1 GROUP BY kind) AS t WHERE last <= now() - INTERVAL '2 days'",
+    ),
+    (
         "aggregates_of_constants",
         "SELECT kind, sum(1) AS ones, min('x') AS least, avg(2.5) AS mean, count(NULL) AS none, count(DISTINCT 1) AS one, bool_or(true) AS any FROM events GROUP BY kind",
     ),
