@@ -140,7 +140,7 @@ impl Visit<'_> {
                 _ => None,
             })
         };
-        if let Some(call) = calls().find(|call| !is_kept_incrementally(call)) {
+        if let Some(call) = calls().find(|call| !is_kept_incrementally(call, aggregate.input.schema())) {
             return Some(format!("every row of `{stream}` for {}()", call.func.name()));
         }
         if let Some(call) = calls().find(|call| call.params.distinct) {
