@@ -52,7 +52,7 @@ pub fn prove(tables: &[Table], queries: &[Query], course: Course) -> Vec<Verdict
         let named = runtime.block_on(answers::with_names(&plain, &query.sql)).map_err(Missing::Refused)?;
         // A query whose columns have names is taken as it is.
         let model = planner.plan(&query.name, &query.sql).or_else(|_| planner.plan(&query.name, &named));
-        let model = model.map_err(|e| Missing::Refused(e.to_string()))?;
+        let model = model.map_err(|e| Missing::Refused(e.message))?;
         Ok((model.schema.clone(), keep(&model, &history)?))
     };
     let texts: Vec<_> = queries.iter().map(|q| (q.name.clone(), q.sql.trim().trim_end_matches(';').into())).collect();

@@ -184,7 +184,7 @@ fn prove(
         let planner = planner(&tables);
         let named = runtime.block_on(answers::with_names(&plain, sql)).map_err(Missing::Refused)?;
         let model = planner.plan("answer", sql).or_else(|_| planner.plan("answer", &named));
-        let model = model.map_err(|e| Missing::Refused(e.to_string()))?;
+        let model = model.map_err(|e| Missing::Refused(e.message))?;
         let epochs = if crate::long() { 4 } else { 3 };
         let course = Course { seed: line as u64 + crate::seed(), epochs, whole: true };
         let rows = keep(&model, &History::draw(&tables, course))?;
