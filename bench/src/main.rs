@@ -10,6 +10,7 @@ mod live;
 mod nexmark;
 mod orders;
 mod report;
+mod whole;
 
 use std::process::ExitCode;
 
@@ -18,8 +19,13 @@ use anyhow::Result;
 use report::Report;
 
 /// A benchmark's name and what runs it.
-const BENCHMARKS: [(&str, fn(&mut Report) -> Result<()>); 4] =
-    [("beacon", beacon::run), ("files", files::run), ("incremental", orders::run), ("nexmark", nexmark::run)];
+const BENCHMARKS: [(&str, fn(&mut Report) -> Result<()>); 5] = [
+    ("beacon", beacon::run),
+    ("files", files::run),
+    ("incremental", orders::run),
+    ("nexmark", nexmark::run),
+    ("whole", whole::run),
+];
 /// Names of figures that come with another benchmark.
 const WITH_INCREMENTAL: [&str; 2] = ["freshness", "bytes"];
 
@@ -31,7 +37,9 @@ fn main() -> ExitCode {
         }
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHMARKS.iter().any(|(known, _)| known == name)) {
-        eprintln!("no benchmark `{unknown}`; there are beacon, files, incremental, freshness, bytes and nexmark");
+        eprintln!(
+            "no benchmark `{unknown}`; there are beacon, files, incremental, freshness, bytes, nexmark and whole"
+        );
         return ExitCode::from(2);
     }
     let mut report = Report::default();

@@ -113,6 +113,17 @@ fn parse_name(path: &str) -> Option<(Part, u64)> {
     }
 }
 
+/// Compression of files that upkeep will soon write anew.
+pub(crate) fn landed() -> Compression {
+    Compression::SNAPPY
+}
+
+/// Compression of files that stay.
+pub(crate) fn lasting() -> Compression {
+    const LEVEL: i32 = 3;
+    Compression::ZSTD(ZstdLevel::try_new(LEVEL).unwrap_or_default())
+}
+
 /// Writes rows as files of about `bytes_target` each. Encoding runs on blocking threads.
 pub(crate) struct FileWriter {
     store: Arc<dyn ObjectStore>,
@@ -120,7 +131,7 @@ pub(crate) struct FileWriter {
     /// Fixed for contents; computed from the rows for changes.
     contents: Option<(u32, u32)>,
     bytes_target: u64,
-    level: i32,
+    compression: Compression,
     open: Option<OpenFile>,
     done: Vec<DataFile>,
 }
@@ -135,8 +146,13 @@ struct OpenFile {
 
 impl FileWriter {
     /// For rows with a column `_epoch`, and most often `_weight`.
-    pub fn changes(store: Arc<dyn ObjectStore>, schema: SchemaRef, bytes_target: u64, level: i32) -> Self {
-        Self { store, schema, contents: None, bytes_target, level, open: None, done: Vec::new() }
+    pub fn changes(
+        store: Arc<dyn ObjectStore>,
+        schema: SchemaRef,
+        bytes_target: u64,
+        compression: Compression,
+    ) -> Self {
+        Self { store, schema, contents: None, bytes_target, compression, open: None, done: Vec::new() }
     }
 
     /// For rows of one bucket.
@@ -146,7 +162,15 @@ impl FileWriter {
         (bucket, buckets): (u32, u32),
         bytes_target: u64,
     ) -> Self {
-        Self { store, schema, contents: Some((bucket, buckets)), bytes_target, level: 1, open: None, done: Vec::new() }
+        Self {
+            store,
+            schema,
+            contents: Some((bucket, buckets)),
+            bytes_target,
+            compression: lasting(),
+            open: None,
+            done: Vec::new(),
+        }
     }
 
     /// Appends rows; starts another file when the present one is full.
@@ -157,7 +181,7 @@ impl FileWriter {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => OpenFile {
-                writer: new_writer(&self.schema, self.level)?,
+                writer: new_writer(&self.schema, self.compression)?,
                 first: u64::MAX,
                 last: 0,
                 negative: 0,
@@ -226,10 +250,9 @@ impl FileWriter {
     }
 }
 
-fn new_writer(schema: &SchemaRef, level: i32) -> Result<ArrowWriter<Vec<u8>>, LakeError> {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(level)?))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX));
+fn new_writer(schema: &SchemaRef, compression: Compression) -> Result<ArrowWriter<Vec<u8>>, LakeError> {
+    let mut properties =
+        WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX));
     // Parquet's bounds leave out NaN, which SQL sorts above all numbers: with them a reader would skip rows.
     for column in ArrowSchemaConverter::new().convert(schema)?.columns() {
         if matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE) {

@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use tokio::sync::Mutex;
 use weir_pipeline::EpochNumber;
 
-use super::file::{DataFile, FileWriter, Part, read_file};
+use super::file::{DataFile, FileWriter, Part, lasting, read_file};
 use super::keys::RowKeys;
 use super::table::{Commit, LakeTable};
 use super::{HORIZON_TXN, LakeError, LakeOptions};
@@ -23,8 +23,6 @@ use super::{HORIZON_TXN, LakeError, LakeOptions};
 pub(crate) const FILES_TO_MERGE: usize = 8;
 /// Cancelling pays when at least one row in so many is a retraction that no earlier run has seen.
 const ROWS_PER_RETRACTION: u64 = 8;
-/// Compression of files that stay.
-const ZSTD_LEVEL: i32 = 3;
 
 /// What a table was when upkeep began.
 struct Moment {
@@ -102,7 +100,7 @@ async fn pack(
             continue;
         }
         let target = options.file_bytes_target;
-        let mut writer = FileWriter::changes(moment.store.clone(), moment.schema.clone(), target, ZSTD_LEVEL);
+        let mut writer = FileWriter::changes(moment.store.clone(), moment.schema.clone(), target, lasting());
         for file in &taken {
             let mut rows = read_file(moment.store.clone(), file, moment.schema.clone()).await?;
             while let Some(batch) = rows.try_next().await? {
@@ -163,7 +161,7 @@ async fn cancel(
     }
 
     let target = options.file_bytes_target;
-    let mut writer = FileWriter::changes(moment.store.clone(), moment.schema.clone(), target, ZSTD_LEVEL);
+    let mut writer = FileWriter::changes(moment.store.clone(), moment.schema.clone(), target, lasting());
     for file in &files {
         let mut stream = read_file(moment.store.clone(), file, moment.schema.clone()).await?;
         while let Some(batch) = stream.try_next().await? {

@@ -39,7 +39,7 @@ use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
 use weir_pipeline::history::{History, HistoryError, Landing};
 
-use file::{DataFile, FileWriter};
+use file::{DataFile, FileWriter, landed};
 use scan::LakeScan;
 use schema::{check_evolution, conform};
 use table::{Commit, EPOCH_TXN, LakeTable};
@@ -60,6 +60,9 @@ const EPOCHS_TABLE: &str = "weir_epochs";
 const PARALLEL_TABLES: usize = 4;
 /// Small deltas are joined to batches of about so many rows before they are encoded.
 const BATCH_ROWS: usize = 64 * 1024;
+/// A landing of so many rows is encoded on several cores, a file each.
+const PART_ROWS_MIN: usize = 4 * BATCH_ROWS;
+const PARTS_MAX: usize = 4;
 
 /// Sizes and times of the lake.
 #[derive(Debug, Clone)]
@@ -238,22 +241,10 @@ impl LakeHistory {
             }
             (table.store(), table.txn(EPOCH_TXN) as u64)
         };
-        let mut writer = FileWriter::changes(store, schema.clone(), self.options.file_bytes_target, 1);
-        // Many small deltas of many epochs make one batch: few large row groups, one encoding.
-        let (mut open, mut rows) = (Vec::new(), 0);
-        for (epoch, delta) in landing.changes.into_iter().filter(|(epoch, delta)| *epoch > held && !delta.is_empty()) {
-            rows += delta.len();
-            open.push(bookkept(&schema, epoch, delta)?);
-            if rows >= BATCH_ROWS {
-                writer.write(concat_batches(&schema, &open)?).await?;
-                open.clear();
-                rows = 0;
-            }
-        }
-        if !open.is_empty() {
-            writer.write(concat_batches(&schema, &open)?).await?;
-        }
-        let added = writer.finish().await?;
+        let changes: Vec<(EpochNumber, Delta)> =
+            landing.changes.into_iter().filter(|(epoch, delta)| *epoch > held && !delta.is_empty()).collect();
+        let writers = parts(changes).into_iter().map(|changes| self.write_part(store.clone(), &schema, changes));
+        let added: Vec<DataFile> = futures::future::try_join_all(writers).await?.into_iter().flatten().collect();
         let mut table = handle.lock().await;
         let dropped = table.property(DROPPED_PROPERTY).is_some();
         if added.is_empty() && table.version().is_some() && !dropped {
@@ -273,6 +264,31 @@ impl LakeHistory {
             .commit(Commit { operation: "WRITE", schema, properties, added, txns, once, ..Default::default() })
             .await?;
         Ok(())
+    }
+
+    /// Writes the changes of some epochs as files.
+    async fn write_part(
+        &self,
+        store: Arc<dyn object_store::ObjectStore>,
+        schema: &SchemaRef,
+        changes: Vec<(EpochNumber, Delta)>,
+    ) -> Result<Vec<DataFile>, LakeError> {
+        let mut writer = FileWriter::changes(store, schema.clone(), self.options.file_bytes_target, landed());
+        // Many small deltas of many epochs make one batch: few large row groups, one encoding.
+        let (mut open, mut rows) = (Vec::new(), 0);
+        for (epoch, delta) in changes {
+            rows += delta.len();
+            open.push(bookkept(schema, epoch, delta)?);
+            if rows >= BATCH_ROWS {
+                writer.write(concat_batches(schema, &open)?).await?;
+                open.clear();
+                rows = 0;
+            }
+        }
+        if !open.is_empty() {
+            writer.write(concat_batches(schema, &open)?).await?;
+        }
+        writer.finish().await
     }
 
     /// Writes the landing's row per relation to `weir_epochs`: the step that makes it visible.
@@ -297,7 +313,7 @@ impl LakeHistory {
         ];
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
         let mut table = self.epochs.lock().await;
-        let mut writer = FileWriter::changes(table.store(), schema.clone(), self.options.file_bytes_target, 1);
+        let mut writer = FileWriter::changes(table.store(), schema.clone(), self.options.file_bytes_target, landed());
         writer.write(batch).await?;
         let added = writer.finish().await?;
         let schema = (table.schema() != Some(&schema)).then_some(schema);
@@ -464,4 +480,23 @@ fn bookkept(schema: &SchemaRef, epoch: EpochNumber, delta: Delta) -> Result<Reco
     columns.push(Arc::new(delta.weights));
     columns.push(Arc::new(epochs));
     Ok(conform(&RecordBatch::try_new(own, columns)?, schema)?)
+}
+
+/// The changes of one landing in parts that are worth a file of their own, each of epochs that follow each other.
+fn parts(changes: Vec<(EpochNumber, Delta)>) -> Vec<Vec<(EpochNumber, Delta)>> {
+    let rows: usize = changes.iter().map(|(_, delta)| delta.len()).sum();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = (rows / PART_ROWS_MIN).clamp(1, cores.min(PARTS_MAX));
+    let mut parts: Vec<Vec<(EpochNumber, Delta)>> = Vec::with_capacity(count);
+    let mut seen = 0;
+    for (epoch, delta) in changes {
+        if parts.len() <= seen * count / rows.max(1) {
+            parts.push(Vec::new());
+        }
+        seen += delta.len();
+        if let Some(part) = parts.last_mut() {
+            part.push((epoch, delta));
+        }
+    }
+    parts
 }
