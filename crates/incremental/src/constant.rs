@@ -1,7 +1,7 @@
 //! Rows that are always there: VALUES, and SELECT without FROM.
 
 use crate::delta::Delta;
-use crate::operators::{EngineError, Operator, State, StepContext};
+use crate::operators::{EngineError, Operator, State, StateKey, StepContext};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
@@ -50,9 +50,9 @@ struct Emitted {
 }
 
 impl State for Emitted {
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    fn changes(&mut self, emit: &mut dyn FnMut(StateKey<'_>, Option<&[u8]>)) {
         if self.done && !self.saved {
-            emit(b"emitted", Some(b""));
+            emit(StateKey { bytes: b"emitted", prefix: 7 }, Some(b""));
             self.saved = true;
         }
     }

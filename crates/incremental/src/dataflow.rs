@@ -3,8 +3,11 @@
 //! Nodes stand in an order in which every node comes after its inputs; a step visits them once, and passes over those
 //! whose inputs have no news and whose time has not come. A model is read by others as its consolidated delta.
 
+mod memory;
+
+use crate::checkpoint::StateReader;
 use crate::delta::{Delta, Relation};
-use crate::operators::{EngineError, Operator, RowError, StepContext};
+use crate::operators::{EngineError, Operator, RowError, StateKey, StepContext};
 use crate::physical::conform;
 use crate::planner::ModelPlan;
 use crate::rewrite::{GraphBuilder, Source};
@@ -46,7 +49,7 @@ pub struct OperatorDescription {
     pub models: Vec<Relation>,
     /// Whether it remembers anything.
     pub keeps_state: bool,
-    /// Rows remembered.
+    /// Rows remembered, as far as they are in memory.
     pub state_rows: usize,
     /// Bytes of memory held by what is remembered.
     pub state_bytes: usize,
@@ -70,6 +73,8 @@ pub struct Dataflow {
     fresh: bool,
     /// What tells the time that operators take.
     stopwatch: Option<Stopwatch>,
+    /// Where state is that memory does not hold.
+    disk: Option<StateReader>,
 }
 
 struct Node {
@@ -137,7 +142,7 @@ impl Dataflow {
                 }
             }
         }
-        Ok(Self { nodes, models: built, inputs, fresh: true, stopwatch: None })
+        Ok(Self { nodes, models: built, inputs, fresh: true, stopwatch: None, disk: None })
     }
 
     /// From now on the time that each operator takes is told by `stopwatch`, read twice for each operator that has work.
@@ -206,29 +211,12 @@ impl Dataflow {
     }
 
     /// Emits everything that changed in state since the last call: state id, key, value (None: removed).
-    pub fn state_changes(&mut self, emit: &mut dyn FnMut(&str, &[u8], Option<&[u8]>)) {
+    pub fn state_changes(&mut self, emit: &mut dyn FnMut(&str, StateKey<'_>, Option<&[u8]>)) {
         for Node { id, operator, .. } in &mut self.nodes {
             if let Some(state) = operator.state() {
                 state.changes(&mut |key, value| emit(id, key, value));
             }
         }
-    }
-
-    /// Takes state back, before the first step. For each state id of the graph, `source` is called with the id and a
-    /// function that takes each key and value; ids that a checkpoint does not know yield nothing.
-    pub fn restore(
-        &mut self,
-        source: &mut dyn FnMut(
-            &str,
-            &mut dyn FnMut(&[u8], &[u8]) -> Result<(), EngineError>,
-        ) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
-        for Node { id, operator, .. } in &mut self.nodes {
-            if let Some(state) = operator.state() {
-                source(id, &mut |key, value| state.restore(key, value))?;
-            }
-        }
-        Ok(())
     }
 
     /// Ids of all state that the graph keeps, for dropping what a checkpoint has beyond them.

@@ -31,6 +31,6 @@ pub use dataflow::{Dataflow, StepOutput};
 pub use delta::{Delta, Relation};
 pub use errors::{PlanError, PlanErrorKind};
 pub use growth::{Growth, UnboundedState};
-pub use operators::{EngineError, Operator, RowError, State, StepContext};
+pub use operators::{EngineError, Operator, RowError, State, StateKey, StepContext};
 pub use planner::{ModelPlan, PlanForm, Planner, RelationTraits};
 pub use query::QuerySession;

@@ -1,11 +1,12 @@
 //! Checkpoints against a plain map: whatever is written, merged, crashed and reopened, the newest values come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use weir_environment::Environment;
+use weir_incremental::StateKey;
 use weir_incremental::checkpoint::{CheckpointStore, StateChanges};
 
 type Model = BTreeMap<(String, Vec<u8>), Vec<u8>>;
@@ -144,4 +145,135 @@ fn a_manifest_from_the_future_is_refused() {
     );
     let error = CheckpointStore::open(&environment, folder).unwrap_err().to_string();
     assert!(error.contains("newer program"), "{error}");
+}
+
+#[test]
+fn a_manifest_of_the_first_format_is_refused_too() {
+    let folder = Path::new("/checkpoints");
+    let (environment, simulator) = Environment::simulated(3);
+    environment.storage.create_dir_all(folder).unwrap();
+    simulator.plant(
+        &folder.join("manifest.json"),
+        br#"{"version": 1, "epoch": 1, "payload": "", "next_run": 0, "runs": [{"file": "a", "bytes": 1, "states": []}]}"#,
+    );
+    let error = CheckpointStore::open(&environment, folder).unwrap_err().to_string();
+    assert!(error.contains("format 1") && error.contains("the program that wrote it"), "{error}");
+}
+
+/// What a lookup of some prefixes finds.
+fn looked_up(store: &CheckpointStore, state: &str, prefixes: &[Vec<u8>]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut found = Vec::new();
+    let prefixes = prefixes.iter().map(Vec::as_slice).collect();
+    store
+        .reader()
+        .state(state)
+        .lookup(prefixes, &mut |prefix, rest, value| {
+            found.push(([prefix, rest].concat(), value.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+    found
+}
+
+#[test]
+fn lookups_by_batch_find_what_a_map_has() {
+    let folder = Path::new("/checkpoints");
+    for seed in 0..18 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (environment, _simulator) = Environment::simulated(seed);
+        let mut store = CheckpointStore::open(&environment, folder).unwrap();
+        let mut model = Model::new();
+        let prefixes = [5, 300, 8000][seed as usize % 3];
+        let key = |random: &mut StdRng| {
+            let prefix = format!("{:05}", random.random_range(0..prefixes));
+            let rest = "r".repeat(random.random_range(0..4)) + &random.random_range(0..3).to_string();
+            (prefix.len(), (prefix + &rest).into_bytes())
+        };
+        for epoch in 1..14 {
+            let mut changes = StateChanges::default();
+            for _ in 0..random.random_range(0..2000) {
+                let state = ["a", "b"][random.random_range(0..2)];
+                let (prefix, bytes) = key(&mut random);
+                let value = random.random_bool(0.6).then(|| vec![random.random(); random.random_range(0..60)]);
+                // Of several changes of one key the last counts.
+                changes.put_key(state, StateKey { bytes: &bytes, prefix }, value.as_deref());
+                match value {
+                    Some(value) => drop(model.insert((state.to_owned(), bytes), value)),
+                    None => drop(model.remove(&(state.to_owned(), bytes))),
+                }
+            }
+            if random.random_bool(0.1) {
+                changes.start_over("c");
+            }
+            store.write(epoch, &mut changes, b"").unwrap();
+            if random.random_bool(0.3) {
+                store = CheckpointStore::open(&environment, folder).unwrap();
+            }
+            for state in ["a", "b", "none"] {
+                let count = [1, 20, 6000][random.random_range(0..3)];
+                let sought: Vec<Vec<u8>> = (0..count).map(|_| key(&mut random).1[..5].to_vec()).collect();
+                let all: HashSet<&[u8]> = sought.iter().map(Vec::as_slice).collect();
+                let expected: Vec<(Vec<u8>, Vec<u8>)> = model
+                    .iter()
+                    .filter(|((of, bytes), _)| of == state && all.contains(&bytes[..5]))
+                    .map(|((_, bytes), value)| (bytes.clone(), value.clone()))
+                    .collect();
+                assert_eq!(looked_up(&store, state, &sought), expected, "seed {seed}, epoch {epoch}");
+            }
+        }
+        let mut all = Vec::new();
+        store
+            .reader()
+            .state("a")
+            .part(b"0000")
+            .each(&mut |rest, _| {
+                all.push(rest.to_vec());
+                Ok(())
+            })
+            .unwrap();
+        let of_part = |bytes: &Vec<u8>| bytes.strip_prefix(b"0000".as_slice()).map(<[u8]>::to_vec);
+        let expected: Vec<Vec<u8>> =
+            model.keys().filter(|(of, _)| of == "a").filter_map(|(_, bytes)| of_part(bytes)).collect();
+        assert_eq!(all, expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_key_that_went_and_came_in_one_checkpoint_stays_gone_when_it_goes_later() {
+    let folder = Path::new("/checkpoints");
+    let (environment, _simulator) = Environment::simulated(4);
+    let store = CheckpointStore::open(&environment, folder).unwrap();
+    let mut changes = StateChanges::default();
+    for key in 0u64..1000 {
+        changes.put("a", &key.to_be_bytes(), Some(b"first"));
+    }
+    store.write(1, &mut changes, b"").unwrap();
+    let mut changes = StateChanges::default();
+    changes.put("a", &7u64.to_be_bytes(), None);
+    changes.put("a", &7u64.to_be_bytes(), Some(b"second"));
+    store.write(2, &mut changes, b"").unwrap();
+    let mut changes = StateChanges::default();
+    changes.put("a", &7u64.to_be_bytes(), None);
+    store.write(3, &mut changes, b"").unwrap();
+    assert_eq!(looked_up(&store, "a", &[7u64.to_be_bytes().to_vec()]), []);
+}
+
+#[test]
+fn a_state_that_starts_over_has_nothing_of_what_was() {
+    let folder = Path::new("/checkpoints");
+    let (environment, _simulator) = Environment::simulated(5);
+    let store = CheckpointStore::open(&environment, folder).unwrap();
+    for (epoch, key) in [(1, b"x"), (2, b"y")] {
+        let mut changes = StateChanges::default();
+        changes.put("a", key, Some(b"1"));
+        changes.put("b", key, Some(b"2"));
+        if epoch == 2 {
+            changes.start_over("a");
+        }
+        store.write(epoch, &mut changes, b"").unwrap();
+    }
+    let store = CheckpointStore::open(&environment, folder).unwrap();
+    let keys: Vec<(String, Vec<u8>)> = restored(&store).into_keys().collect();
+    let expected = [("a", b"y"), ("b", b"x"), ("b", b"y")].map(|(state, key)| (state.to_owned(), key.to_vec()));
+    assert_eq!(keys, expected);
 }

@@ -100,6 +100,7 @@ pub fn compile(project: &Project) -> Result<PipelineSpec, CompileError> {
             landing_interval: settings.lake.landing_interval,
             checkpoint_interval: settings.state.checkpoint_interval,
             recompute_memory_max: limit(settings.query.memory_max),
+            state_bytes_max: limit(settings.state.memory_max),
             ..LoopSettings::default()
         },
     })

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use weir_environment::Environment;
-use weir_incremental::checkpoint::{CheckpointStore, StateChanges};
+use weir_incremental::checkpoint::{CheckpointStore, StateChanges, StateReader};
 use weir_incremental::dataflow::{Dataflow, OperatorDescription, Stopwatch};
 use weir_incremental::operators::EngineError;
 use weir_incremental::{Delta, Relation};
@@ -201,6 +201,20 @@ pub struct Core {
     /// Entries that are committed and may not be durable in the ledger's file yet.
     ledger_backlog: VecDeque<(EpochNumber, String)>,
     changed_since_checkpoint: bool,
+    /// The epoch of the last checkpoint that was taken.
+    taken: EpochNumber,
+    checkpoints: StateReader,
+    /// What checkpoints have of the models' state counts no more.
+    starts_over: bool,
+    memory: Memory,
+}
+
+/// How the models' state stands to its budget.
+#[derive(Default)]
+struct Memory {
+    exceeded: bool,
+    /// Bytes that a checkpoint could not make dispensable.
+    needed: usize,
 }
 
 impl std::fmt::Debug for Core {
@@ -297,19 +311,21 @@ impl Core {
             epoch: start,
             ledger_backlog: VecDeque::new(),
             changed_since_checkpoint: false,
+            taken: start,
+            checkpoints: store.reader(),
+            starts_over: false,
+            memory: Memory::default(),
         };
+        if with_models {
+            core.dataflow.attach(&core.checkpoints, checkpoint_record.is_none())?;
+        }
         if let Some(record) = checkpoint_record {
-            core.restore(store, &record, with_models)?;
+            core.restore(store, &record)?;
         }
         Ok(core)
     }
 
-    fn restore(
-        &mut self,
-        store: &CheckpointStore,
-        record: &CheckpointRecord,
-        with_models: bool,
-    ) -> Result<(), PipelineError> {
+    fn restore(&mut self, store: &CheckpointStore, record: &CheckpointRecord) -> Result<(), PipelineError> {
         if record.version > FRAMES_VERSION {
             return Err(PipelineError::State(format!(
                 "the checkpoint has format {}, this program reads up to {FRAMES_VERSION}: use the newer program",
@@ -337,10 +353,6 @@ impl Core {
                 Ok(())
             })?;
         }
-        if !with_models {
-            return Ok(());
-        }
-        self.dataflow.restore(&mut |state, put| store.restore(state, put))?;
         Ok(())
     }
 
@@ -688,6 +700,7 @@ impl Core {
         self.last = record;
         self.contents.publish(epoch, clock, changes, &self.last.recomputed)?;
         self.changed_since_checkpoint = true;
+        self.memory.exceeded = !self.dataflow.keep_within(self.spec.settings.state_bytes_max);
         Ok(())
     }
 
@@ -746,9 +759,11 @@ impl Core {
     }
 
     /// Takes over a dataflow that was fed from history; all state belongs to the next checkpoint.
-    pub fn adopt(&mut self, dataflow: Dataflow, totals: &BTreeMap<String, Totals>) {
+    pub fn adopt(&mut self, dataflow: Dataflow, totals: &BTreeMap<String, Totals>) -> Result<(), PipelineError> {
         self.dataflow = dataflow;
         self.dataflow.measure(stopwatch(&self.environment));
+        self.dataflow.attach(&self.checkpoints, true)?;
+        self.starts_over = true;
         self.contents.restore_totals(totals);
         for admission in &mut self.admissions {
             admission.mark_all_changed();
@@ -757,6 +772,13 @@ impl Core {
             index.write().mark_all_changed();
         }
         self.changed_since_checkpoint = true;
+        Ok(())
+    }
+
+    /// Whether so much state has changed since the last checkpoint that only another lets memory keep to its bound.
+    pub fn needs_checkpoint(&mut self) -> bool {
+        let quarter = self.spec.settings.state_bytes_max / 4;
+        self.memory.exceeded && self.dataflow.state_bytes() > self.memory.needed + quarter
     }
 
     /// Takes what changed since the last checkpoint; None when nothing did.
@@ -765,6 +787,10 @@ impl Core {
             return None;
         }
         let mut changes = StateChanges::default();
+        self.taken = self.epoch;
+        if std::mem::take(&mut self.starts_over) {
+            self.dataflow.state_ids().iter().for_each(|state| changes.start_over(state));
+        }
         for admission in &mut self.admissions {
             let (name, schema) = (admission.name.clone(), admission.schema().clone());
             for role in admission.roles() {
@@ -777,7 +803,7 @@ impl Core {
             let state = index_state(name, index.schema());
             index.changes(&mut |key, value| changes.put(&state, key, value));
         }
-        self.dataflow.state_changes(&mut |state, key, value| changes.put(state, key, value));
+        self.dataflow.state_changes(&mut |state, key, value| changes.put_key(state, key, value));
         let totals = self.contents.totals().into_iter().map(|(name, t)| (name, t.into())).collect();
         let record = CheckpointRecord {
             version: FRAMES_VERSION,
@@ -790,6 +816,11 @@ impl Core {
 
     /// Frees what the checkpoint of `epoch` has made dispensable.
     pub fn release(&mut self, epoch: EpochNumber) -> Result<(), PipelineError> {
+        if epoch >= self.taken {
+            self.dataflow.durable();
+            self.memory.exceeded = !self.dataflow.keep_within(self.spec.settings.state_bytes_max);
+            self.memory.needed = if self.memory.exceeded { self.dataflow.state_bytes() } else { 0 };
+        }
         self.write_ledger()?;
         self.ledger.lock().sync()?;
         self.ledger_backlog.clear();

@@ -208,7 +208,7 @@ pub async fn rebuild(
     core.set_recomputed(recomputed);
     core.commit_marker(json!({"marker": "rebuild", "relations": rebuilt}))?;
     core.contents().landed(epoch);
-    core.adopt(dataflow, &totals);
+    core.adopt(dataflow, &totals)?;
     if let Some(mut pending) = core.take_checkpoint() {
         pending.write(store)?;
     }

@@ -503,6 +503,14 @@ impl Loop {
             if *stop.borrow() {
                 break;
             }
+            if self.checkpointing && self.core.needs_checkpoint() {
+                // What the checkpoint makes durable can leave memory before more comes in.
+                tokio::select! {
+                    done = checkpointed.recv() => if let Some(done) = done { self.checkpointed(done).await? },
+                    _ = stop.changed() => {}
+                }
+                continue;
+            }
             if let Some(ask) = self.controls.pop_front() {
                 self.answer(ask, &mut stop).await?;
                 continue;
@@ -759,7 +767,8 @@ impl Loop {
             self.observe(now);
         }
         let tail = self.core.contents().tail_bytes();
-        if now.saturating_sub(self.checkpointed_at) >= self.settings.checkpoint_interval && !self.checkpointing {
+        let due = now.saturating_sub(self.checkpointed_at) >= self.settings.checkpoint_interval;
+        if !self.checkpointing && (due || self.core.needs_checkpoint()) {
             self.checkpointed_at = now;
             self.landed_at = now;
             if let Some(pending) = self.core.take_checkpoint() {

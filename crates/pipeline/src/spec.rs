@@ -87,6 +87,8 @@ pub struct LoopSettings {
     pub landing_interval: Duration,
     /// Time between checkpoints.
     pub checkpoint_interval: Duration,
+    /// Bytes of memory that the state of models takes; the rest of it stays on disk.
+    pub state_bytes_max: usize,
     /// Shortest time from one epoch to the next while input is thin.
     pub epoch_interval_min: Duration,
     /// Bytes in tails beyond which a landing starts early.
@@ -104,6 +106,7 @@ impl Default for LoopSettings {
             poll_bytes_max: 8 << 20,
             landing_interval: Duration::from_secs(10),
             checkpoint_interval: Duration::from_secs(30),
+            state_bytes_max: 4 << 30,
             epoch_interval_min: Duration::from_millis(20),
             tail_bytes_max: 256 << 20,
             maintenance_interval: Duration::from_secs(600),

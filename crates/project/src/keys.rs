@@ -198,7 +198,7 @@ pub static SETTINGS: FileKeys = FileKeys {
                     "memory_max",
                     Kind::Bytes,
                     Some("\"4 GiB\""),
-                    "Memory that state may take; beyond it intake waits.",
+                    "Memory that state may take; what is of least use stays on disk alone, in the checkpoints. Rows that wait for a time are always in memory, and all rows of a key or partition come into it together.",
                 ),
                 key(
                     "checkpoint_interval",

@@ -24,7 +24,11 @@ pub(super) const DIRTY: u32 = 1 << 31;
 pub(super) const PERSISTED: u32 = 1 << 30;
 /// The record is free.
 pub(super) const FREE: u32 = 1 << 29;
-const LENGTH: u32 = FREE - 1;
+/// A checkpoint that is being written has the record.
+pub(super) const IN_FLIGHT: u32 = 1 << 28;
+/// The record was of use since eviction last came by.
+pub(super) const RECENT: u32 = 1 << 27;
+const LENGTH: u32 = RECENT - 1;
 
 /// The longest record, in bytes.
 pub(super) const RECORD_SIZE_MAX: usize = LENGTH as usize;
@@ -134,6 +138,16 @@ impl Arena {
     /// Bytes of all blocks in use, garbage included.
     pub fn bytes(&self) -> usize {
         self.units_used * UNIT
+    }
+
+    /// Bytes of [`Arena::bytes`] that hold nothing.
+    pub fn unused_bytes(&self) -> usize {
+        (self.units_used - self.units_live) * UNIT
+    }
+
+    /// Bytes that a record takes.
+    pub fn record_bytes(&self, record: Record) -> usize {
+        units_of(self.get(record).len()) * UNIT
     }
 
     /// Whether two thirds of what was ever written is garbage.

@@ -28,11 +28,14 @@ pub(crate) struct Index {
 
 impl Default for Index {
     fn default() -> Self {
-        Self { shards: (0..256).map(|_| HashTable::new()).collect() }
+        Self { shards: (0..Self::SHARDS).map(|_| HashTable::new()).collect() }
     }
 }
 
 impl Index {
+    /// Number of shards.
+    pub const SHARDS: usize = 256;
+
     /// The value of a key; `is` tells whether a value belongs to it.
     pub fn get(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
         let low = hash as u32;
@@ -55,6 +58,15 @@ impl Index {
     /// All values.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut u32> {
         self.shards.iter_mut().flat_map(|shard| shard.iter_mut().map(|slot| &mut slot.value))
+    }
+
+    /// Drops the values of one of [`Index::SHARDS`] shards for which `keep` says no.
+    pub fn retain_shard(&mut self, shard: usize, mut keep: impl FnMut(u32) -> bool) {
+        let table = &mut self.shards[shard];
+        table.retain(|slot| keep(slot.value));
+        if table.len() < table.capacity() / 4 {
+            table.shrink_to(table.len() * 2, |slot| spread(slot.hash));
+        }
     }
 
     /// Number of keys.

@@ -2,20 +2,30 @@
 //!
 //! Deltas come in and rows go out by batches: keys are encoded and hashed once for a whole delta, then probed. Rows
 //! are kept as bytes in an arena, the key's columns first.
+//!
+//! Not all rows need be in memory. What holds of a partial [`Table`]:
+//! 1. A key that is in the index has all its rows in memory.
+//! 2. The disk has all rows of a key that is not, but for those that [`Multisets::is_gone`] names.
+//! 3. Only keys leave memory whose rows are in a durable checkpoint as they are.
+//!
+//! So whoever probes or adds to keys has them fetched before, by the batch.
 
 mod arena;
 mod canonical;
 mod encoding;
+mod gone;
 mod index;
 mod multisets;
 
 pub(crate) use arena::{Arena, NONE as NO_RECORD, Record};
 pub use canonical::{canonical_batch, canonical_floats};
 pub(crate) use encoding::{EncodedRows, RowEncoding};
+pub(crate) use gone::Gone;
 pub(crate) use index::{Index, hash_of};
 pub(crate) use multisets::{EMPTY, Head, Multisets};
 
-use crate::operators::{EngineError, State};
+use crate::checkpoint::Disk;
+use crate::operators::{EngineError, State, StateKey};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Schema};
 
@@ -36,6 +46,11 @@ pub(crate) struct Arrangement {
 pub(crate) struct Table {
     index: Index,
     rows: Multisets,
+    disk: Option<Disk>,
+    /// Whether the disk may have keys that memory does not.
+    partial: bool,
+    /// The shard of the index that eviction goes on with.
+    hand: usize,
 }
 
 /// A batch ready for probing and applying.
@@ -76,6 +91,12 @@ impl Arrangement {
         let rest = self.rest_encoding.encode(&pick(&self.rest), batch.num_rows())?;
         let hashes = (0..keys.len()).map(|row| hash_of(keys.get(row))).collect();
         Ok(Encoded { keys, rest, hashes })
+    }
+
+    /// Brings rows with the keys of a batch into memory. Keys must be fetched before they are probed or added to.
+    pub fn fetch(&mut self, batch: &Encoded) -> Result<(), EngineError> {
+        let keys = batch.hashes.iter().enumerate().map(|(row, &hash)| (hash, batch.keys.get(row)));
+        self.table.fetch(keys)
     }
 
     /// The rows that have a key: [`EMPTY`] when there are none.
@@ -123,6 +144,93 @@ impl Arrangement {
 }
 
 impl Table {
+    /// Whether the disk may have keys that memory does not.
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// Brings rows of keys into memory. Keys must be fetched before they are probed or added to.
+    pub fn fetch<'a>(&mut self, keys: impl Iterator<Item = (u64, &'a [u8])>) -> Result<(), EngineError> {
+        let Some(disk) = self.disk.clone().filter(|_| self.partial) else { return Ok(()) };
+        let mut missing = Vec::new();
+        for (hash, key) in keys {
+            match self.probe(hash, key) {
+                EMPTY => missing.push(key),
+                head => self.rows.touch(head),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut row = Vec::new();
+        disk.lookup(missing, &mut |key, rest, value| {
+            row.clear();
+            row.extend_from_slice(key);
+            row.extend_from_slice(rest);
+            if self.rows.is_gone(&row) {
+                return Ok(());
+            }
+            self.load(key, rest, weight_of(value)?.1)
+        })
+    }
+
+    /// Whether a key is in memory; if so it counts as of use.
+    pub fn has(&mut self, hash: u64, key: &[u8]) -> bool {
+        let head = self.probe(hash, key);
+        if head != EMPTY {
+            self.rows.touch(head);
+        }
+        head != EMPTY
+    }
+
+    /// Whether what the disk has of a row counts no more.
+    pub fn is_gone(&self, row: &[u8]) -> bool {
+        self.rows.is_gone(row)
+    }
+
+    /// From now on remembers what was emitted until it is durable.
+    pub fn track(&mut self) {
+        self.rows.track();
+    }
+
+    /// Emits what changed since the last call: a row's bytes, the length of its key, its weight.
+    pub fn row_changes(&mut self, emit: &mut dyn FnMut(&[u8], usize, Option<i64>)) {
+        self.rows.changes(emit);
+    }
+
+    /// Takes back a row that a checkpoint has and that is not there.
+    pub fn load(&mut self, key: &[u8], rest: &[u8], weight: i64) -> Result<(), EngineError> {
+        let rows = &mut self.rows;
+        let place = self.index.entry(hash_of(key), |head| rows.has_key(head, key));
+        let head = rows.load(place.value().unwrap_or(EMPTY), key, rest, weight)?;
+        place.set((head != EMPTY).then_some(head));
+        Ok(())
+    }
+
+    /// Forgets keys that `choose` picks of those that the disk has, until so many bytes are free; returns how many are.
+    pub fn evict_where(&mut self, bytes: usize, choose: &mut dyn FnMut(&mut Multisets, Head) -> bool) -> usize {
+        let (rows, mut freed) = (&mut self.rows, 0);
+        // Twice around, because the first time spares what was of use.
+        for _ in 0..2 * Index::SHARDS {
+            if freed >= bytes {
+                break;
+            }
+            self.index.retain_shard(self.hand, |head| {
+                let goes = choose(rows, head);
+                if goes {
+                    freed += rows.evict(head);
+                }
+                !goes
+            });
+            self.hand = (self.hand + 1) % Index::SHARDS;
+        }
+        self.partial |= freed > 0;
+        if self.rows.unused_bytes() > self.rows.bytes() / 2 {
+            self.rows.compact(self.index.values_mut());
+        }
+        freed
+    }
+
     /// The rows that have a key: [`EMPTY`] when there are none.
     pub fn probe(&self, hash: u64, key: &[u8]) -> Head {
         self.index.get(hash, |head| self.rows.has_key(head, key)).unwrap_or(EMPTY)
@@ -155,29 +263,53 @@ impl Table {
     }
 }
 
-/// Key: the row's bytes. Value: the length of its key and its weight.
+/// The length of a row's key, and its weight.
+fn weight_of(value: &[u8]) -> Result<(usize, i64), EngineError> {
+    let parts = value.split_first_chunk::<4>().and_then(|(key_len, weight)| {
+        Some((u32::from_le_bytes(*key_len) as usize, i64::from_le_bytes(weight.try_into().ok()?)))
+    });
+    parts.ok_or_else(|| corrupt("a row's weight is malformed"))
+}
+
+fn corrupt(reason: &str) -> EngineError {
+    EngineError::StateCorrupt { state: "arrangement".into(), reason: reason.to_owned() }
+}
+
+/// Key: the row's bytes, looked up by its key. Value: the length of its key and its weight.
 impl State for Table {
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
-        self.rows.changes(&mut |row, value| match value {
-            None => emit(row, None),
-            Some((key_len, weight)) => {
-                let mut value = [0; 12];
-                value[..4].copy_from_slice(&(key_len as u32).to_le_bytes());
-                value[4..].copy_from_slice(&weight.to_le_bytes());
-                emit(row, Some(&value));
-            }
+    fn changes(&mut self, emit: &mut dyn FnMut(StateKey<'_>, Option<&[u8]>)) {
+        self.rows.changes(&mut |row, key_len, weight| {
+            let key = StateKey { bytes: row, prefix: key_len };
+            let Some(weight) = weight else { return emit(key, None) };
+            let mut value = [0; 12];
+            value[..4].copy_from_slice(&(key_len as u32).to_le_bytes());
+            value[4..].copy_from_slice(&weight.to_le_bytes());
+            emit(key, Some(&value));
         });
     }
 
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        let corrupt =
-            || EngineError::StateCorrupt { state: "arrangement".into(), reason: "a row's weight is malformed".into() };
-        let (key_len, weight) = value.split_first_chunk::<4>().ok_or_else(corrupt)?;
-        let weight = i64::from_le_bytes(weight.try_into().map_err(|_| corrupt())?);
-        let (key, rest) = key.split_at_checked(u32::from_le_bytes(*key_len) as usize).ok_or_else(corrupt)?;
-        self.add(hash_of(key), key, rest, weight)?;
-        self.rows.mark_persisted();
+        let (key_len, weight) = weight_of(value)?;
+        let (key, rest) = key.split_at_checked(key_len).ok_or_else(|| corrupt("a row is shorter than its key"))?;
+        self.load(key, rest, weight)
+    }
+
+    fn attach(&mut self, disk: &Disk, resident: bool) -> Result<(), EngineError> {
+        self.rows.track();
+        self.partial = !resident && !disk.is_empty();
+        self.disk = Some(disk.clone());
         Ok(())
+    }
+
+    fn durable(&mut self) {
+        self.rows.durable();
+    }
+
+    fn evict(&mut self, bytes: usize) -> usize {
+        if self.disk.is_none() {
+            return 0;
+        }
+        self.evict_where(bytes, &mut |rows, head| rows.is_clean(head) && !rows.was_touched(head))
     }
 
     fn rows(&self) -> usize {
@@ -187,15 +319,31 @@ impl State for Table {
     fn bytes(&self) -> usize {
         self.index.bytes() + self.rows.bytes()
     }
+
+    fn unused_bytes(&self) -> usize {
+        self.rows.unused_bytes()
+    }
 }
 
 impl State for Arrangement {
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    fn changes(&mut self, emit: &mut dyn FnMut(StateKey<'_>, Option<&[u8]>)) {
         self.table.changes(emit);
     }
 
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
         self.table.restore(key, value)
+    }
+
+    fn attach(&mut self, disk: &Disk, resident: bool) -> Result<(), EngineError> {
+        self.table.attach(disk, resident)
+    }
+
+    fn durable(&mut self) {
+        self.table.durable();
+    }
+
+    fn evict(&mut self, bytes: usize) -> usize {
+        self.table.evict(bytes)
     }
 
     fn rows(&self) -> usize {
@@ -204,6 +352,10 @@ impl State for Arrangement {
 
     fn bytes(&self) -> usize {
         self.table.bytes()
+    }
+
+    fn unused_bytes(&self) -> usize {
+        self.table.unused_bytes()
     }
 }
 

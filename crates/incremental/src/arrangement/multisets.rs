@@ -4,7 +4,8 @@
 //! one, and the first and last, stay cheap. All records live in one arena. Rows of one multiset share a key, which is
 //! stored with each row.
 
-use super::arena::{Arena, DIRTY, FREE, NONE, PERSISTED, Record};
+use super::arena::{Arena, DIRTY, FREE, IN_FLIGHT, NONE, PERSISTED, RECENT, Record};
+use super::gone::Gone;
 use crate::operators::EngineError;
 
 /// A multiset: [`EMPTY`], the first record of a chain, or (uppermost bit set) the number of an ordered list.
@@ -27,7 +28,11 @@ pub(crate) struct Multisets {
     /// Records with [`DIRTY`]; may also name records that were freed, or some twice.
     changed: Vec<Record>,
     /// Rows of the last checkpoint that are gone.
-    removed: Vec<Box<[u8]>>,
+    gone: Gone,
+    /// Whether it matters which checkpoints are durable.
+    tracks: bool,
+    /// Records with [`IN_FLIGHT`]; may also name records that were freed.
+    in_flight: Vec<Record>,
 }
 
 /// What [`Multisets::add`] did.
@@ -43,8 +48,18 @@ impl Multisets {
 
     /// Adds `weight` to the row `key` + `rest` of the multiset `head`, whose rows all have `key`.
     pub fn add(&mut self, head: Head, key: &[u8], rest: &[u8], weight: i64) -> Result<Added, EngineError> {
+        self.add_with(head, key, rest, weight, DIRTY)
+    }
+
+    /// Takes back a row that a checkpoint has and that is not there.
+    pub fn load(&mut self, head: Head, key: &[u8], rest: &[u8], weight: i64) -> Result<Head, EngineError> {
+        Ok(self.add_with(head, key, rest, weight, PERSISTED)?.head)
+    }
+
+    /// Adds; a new record gets `flags`.
+    fn add_with(&mut self, head: Head, key: &[u8], rest: &[u8], weight: i64, flags: u32) -> Result<Added, EngineError> {
         if head != EMPTY && head & BIG != 0 {
-            return self.add_big(head, key, rest, weight);
+            return self.add_big(head, key, rest, weight, flags);
         }
         let (mut previous, mut record, mut count) = (NONE, head, 0);
         while record != NONE {
@@ -73,7 +88,7 @@ impl Multisets {
         if weight == 0 {
             return Ok(Added { head, before: 0, after: 0 });
         }
-        let record = self.insert(key, rest, weight)?;
+        let record = self.insert(key, rest, weight, flags)?;
         self.arena.set_link(record, head);
         let mut head = record;
         if count + 1 > CHAIN_MAX {
@@ -82,7 +97,7 @@ impl Multisets {
         Ok(Added { head, before: 0, after: weight })
     }
 
-    fn add_big(&mut self, head: Head, key: &[u8], rest: &[u8], weight: i64) -> Result<Added, EngineError> {
+    fn add_big(&mut self, head: Head, key: &[u8], rest: &[u8], weight: i64, flags: u32) -> Result<Added, EngineError> {
         let index = (head & !BIG) as usize;
         match self.big[index].find(&self.arena, key.len(), rest) {
             Ok(place) => {
@@ -101,7 +116,7 @@ impl Multisets {
             }
             Err(_) if weight == 0 => Ok(Added { head, before: 0, after: 0 }),
             Err(place) => {
-                let record = self.insert(key, rest, weight)?;
+                let record = self.insert(key, rest, weight, flags)?;
                 self.big[index].insert(place, record);
                 self.big[index].total = self.big[index].total.wrapping_add(weight);
                 Ok(Added { head, before: 0, after: weight })
@@ -165,7 +180,7 @@ impl Multisets {
 
     /// Whether the multiset, which is not empty, has the key.
     pub fn has_key(&self, head: Head, key: &[u8]) -> bool {
-        let record = if head & BIG == 0 { head } else { self.big[(head & !BIG) as usize].chunks[0][0] };
+        let record = self.any(head);
         self.arena.key_len(record) == key.len() && self.arena.get(record)[..key.len()] == *key
     }
 
@@ -177,7 +192,12 @@ impl Multisets {
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
         let lists: usize = self.big.iter().map(Ordered::bytes).sum();
-        self.arena.bytes() + lists + self.changed.len() * 4
+        self.arena.bytes() + lists + (self.changed.len() + self.in_flight.len()) * 4 + self.gone.bytes()
+    }
+
+    /// Bytes of [`Multisets::bytes`] that hold nothing.
+    pub fn unused_bytes(&self) -> usize {
+        self.arena.unused_bytes()
     }
 
     /// Whether [`Multisets::compact`] would give much memory back.
@@ -189,6 +209,7 @@ impl Multisets {
     pub fn compact<'a>(&mut self, heads: impl Iterator<Item = &'a mut Head>) {
         let old = std::mem::take(&mut self.arena);
         self.changed = Vec::new();
+        self.in_flight = Vec::new();
         let mut copy = |record: Record, arena: &mut Arena| {
             let (key, rest) = old.get(record).split_at(old.key_len(record));
             let flags = old.flags(record);
@@ -196,6 +217,9 @@ impl Multisets {
             let moved = arena.insert(key, rest, old.weight(record), flags).unwrap_or(NONE);
             if flags & DIRTY != 0 {
                 self.changed.push(moved);
+            }
+            if flags & IN_FLIGHT != 0 {
+                self.in_flight.push(moved);
             }
             moved
         };
@@ -223,31 +247,86 @@ impl Multisets {
     }
 
     /// Emits what changed since the last call, removals first: a row's bytes, the length of its key, its weight.
-    pub fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<(usize, i64)>)) {
-        for row in std::mem::take(&mut self.removed) {
-            emit(&row, None);
-        }
+    pub fn changes(&mut self, emit: &mut dyn FnMut(&[u8], usize, Option<i64>)) {
+        self.gone.take(self.tracks, &mut |row, key_len| emit(row, key_len, None));
+        let emitted = PERSISTED | if self.tracks { IN_FLIGHT } else { 0 };
         for record in std::mem::take(&mut self.changed) {
             let flags = self.arena.flags(record);
             if flags & FREE == 0 && flags & DIRTY != 0 {
-                self.arena.set_flags(record, PERSISTED);
-                let key_len = self.arena.key_len(record);
-                emit(self.arena.get(record), Some((key_len, self.arena.weight(record))));
+                self.arena.set_flags(record, flags & !DIRTY | emitted);
+                if self.tracks {
+                    self.in_flight.push(record);
+                }
+                emit(self.arena.get(record), self.arena.key_len(record), Some(self.arena.weight(record)));
             }
         }
     }
 
-    /// Says that a checkpoint already has everything that is in now.
-    pub fn mark_persisted(&mut self) {
-        self.changes(&mut |_, _| {});
+    /// From now on remembers what was emitted until [`Multisets::durable`], so that the rest can be evicted.
+    pub fn track(&mut self) {
+        self.tracks = true;
     }
 
-    fn insert(&mut self, key: &[u8], rest: &[u8], weight: i64) -> Result<Record, EngineError> {
-        let record = self.arena.insert(key, rest, weight, 0).ok_or_else(|| {
-            EngineError::Internal("the state of one operator outgrew 32 GiB, or a row 512 MiB".into())
+    /// The checkpoint of everything that was emitted is durable.
+    pub fn durable(&mut self) {
+        self.gone.durable();
+        for record in std::mem::take(&mut self.in_flight) {
+            let flags = self.arena.flags(record);
+            if flags & FREE == 0 {
+                self.arena.set_flags(record, flags & !IN_FLIGHT);
+            }
+        }
+    }
+
+    /// Whether what the disk has of a row counts no more.
+    pub fn is_gone(&self, row: &[u8]) -> bool {
+        self.gone.has(row)
+    }
+
+    /// Whether the disk has the multiset, which is not empty, as it is.
+    pub fn is_clean(&self, head: Head) -> bool {
+        self.records(head).all(|record| self.arena.flags(record) & (DIRTY | IN_FLIGHT | PERSISTED) == PERSISTED)
+    }
+
+    /// Says that the multiset, which is not empty, was of use.
+    pub fn touch(&mut self, head: Head) {
+        let record = self.any(head);
+        self.arena.set_flags(record, self.arena.flags(record) | RECENT);
+    }
+
+    /// Whether the multiset, which is not empty, was of use since the last call.
+    pub fn was_touched(&mut self, head: Head) -> bool {
+        let record = self.any(head);
+        let flags = self.arena.flags(record);
+        self.arena.set_flags(record, flags & !RECENT);
+        flags & RECENT != 0
+    }
+
+    /// Forgets a multiset that the disk has; returns the bytes that are free now.
+    pub fn evict(&mut self, head: Head) -> usize {
+        let records: Vec<Record> = self.records(head).collect();
+        if head != EMPTY && head & BIG != 0 {
+            self.big[(head & !BIG) as usize] = Ordered::default();
+            self.big_free.push(head & !BIG);
+        }
+        let bytes = records.iter().map(|&record| self.arena.record_bytes(record)).sum();
+        records.into_iter().for_each(|record| self.free(record));
+        bytes
+    }
+
+    /// A record of the multiset, which is not empty.
+    pub fn any(&self, head: Head) -> Record {
+        if head & BIG == 0 { head } else { self.big[(head & !BIG) as usize].chunks[0][0] }
+    }
+
+    fn insert(&mut self, key: &[u8], rest: &[u8], weight: i64, flags: u32) -> Result<Record, EngineError> {
+        let record = self.arena.insert(key, rest, weight, flags & !DIRTY).ok_or_else(|| {
+            EngineError::Internal("the state of one operator outgrew 32 GiB, or a row 128 MiB".into())
         })?;
         self.rows += 1;
-        self.mark(record);
+        if flags & DIRTY != 0 {
+            self.mark(record);
+        }
         Ok(record)
     }
 
@@ -280,13 +359,18 @@ impl Multisets {
 
     fn discard(&mut self, record: Record) {
         if self.arena.flags(record) & PERSISTED != 0 {
-            self.removed.push(self.arena.get(record).into());
+            self.gone.insert(self.arena.get(record), self.arena.key_len(record));
         }
+        self.free(record);
+    }
+
+    fn free(&mut self, record: Record) {
         self.arena.remove(record);
         self.rows -= 1;
         if self.rows == 0 {
             self.arena = Arena::default();
             self.changed = Vec::new();
+            self.in_flight = Vec::new();
             self.big = Vec::new();
             self.big_free = Vec::new();
         }

@@ -18,7 +18,8 @@
 //!
 //! The law: the cost of a step follows its delta and the left rows that it moves.
 
-use super::{EngineError, Operator, State, StepContext, parts::Parts, tolerant::batch_of};
+use super::parts::{Parts, Sizes};
+use super::{EngineError, Operator, State, StateKey, StepContext, tolerant::batch_of};
 use crate::arrangement::RowEncoding;
 use crate::delta::Delta;
 use arrow::array::{Array, ArrayRef, new_null_array};
@@ -42,7 +43,7 @@ pub enum Nearest {
 
 /// The as-of join of two inputs.
 ///
-/// State: the rows of both sides that can match, in order.
+/// State: the rows of both sides that can match, in order, in memory.
 pub struct AsOfJoin {
     /// Whether a right row matches a left row of its own time.
     inclusive: bool,
@@ -368,15 +369,16 @@ impl Ordered {
 
 /// Key: the row. Value: the weight, and where key and time end.
 impl State for Ordered {
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    fn changes(&mut self, emit: &mut dyn FnMut(StateKey<'_>, Option<&[u8]>)) {
         for row in std::mem::take(&mut self.changed) {
+            let key = StateKey { bytes: &row, prefix: row.len() };
             match self.rows.get(&row) {
-                None => emit(&row, None),
+                None => emit(key, None),
                 Some(stored) => {
                     let mut value = stored.weight.to_le_bytes().to_vec();
                     value.extend(stored.key.to_le_bytes());
                     value.extend(stored.time.to_le_bytes());
-                    emit(&row, Some(&value));
+                    emit(key, Some(&value));
                 }
             }
         }
@@ -411,7 +413,7 @@ impl Parts for Sides {
         vec![&mut self.left, &mut self.right]
     }
 
-    fn sizes(&self) -> Vec<(usize, usize)> {
-        vec![(self.left.rows(), self.left.bytes()), (self.right.rows(), self.right.bytes())]
+    fn sizes(&self) -> Vec<Sizes> {
+        vec![Sizes::of(&self.left), Sizes::of(&self.right)]
     }
 }

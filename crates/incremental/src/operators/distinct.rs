@@ -32,6 +32,7 @@ impl Operator for Distinct {
     fn step(&mut self, inputs: &[&Delta], _context: &mut StepContext<'_>) -> Result<Delta, EngineError> {
         let input = inputs[0];
         let encoded = self.rows.encode(&input.rows)?;
+        self.rows.fetch(&encoded)?;
         let (mut indices, mut weights) = (Vec::new(), Vec::new());
         for (row, &weight) in input.weights.values().iter().enumerate() {
             let (before, after) = self.rows.add(&encoded, row, weight)?;

@@ -32,6 +32,7 @@ pub use top_k::TopK;
 pub use union::Union;
 pub use unnest::Unnest;
 
+use crate::checkpoint::Disk;
 use crate::delta::Delta;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -118,18 +119,51 @@ pub trait Operator: Send {
     }
 }
 
+/// A key of state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateKey<'a> {
+    /// The whole key.
+    pub bytes: &'a [u8],
+    /// So many of its first bytes are what it is looked up by, with all other keys that share them. No such part is the
+    /// beginning of another.
+    pub prefix: usize,
+}
+
 /// What an operator remembers, as keys and values whose bytes are private to it.
+///
+/// All of it is in memory until [`State::attach`] says where the last checkpoint is. From then on a state that can fetch
+/// single keys may keep the rest on disk alone; others read everything back at that moment.
 pub trait State {
     /// Emits everything that changed since the last call (`None`: removed). A key may be emitted twice: the later
     /// one counts. The cost follows the changes, not the size.
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>));
+    fn changes(&mut self, emit: &mut dyn FnMut(StateKey<'_>, Option<&[u8]>));
 
-    /// Takes back what [`State::changes`] emitted; keys come in any order, each once, before the first step.
+    /// Takes back what [`State::changes`] emitted; keys come in order, each once, before the first step.
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError>;
 
-    /// Number of rows remembered.
+    /// Says where checkpoints are, before the first step or between two. `resident`: memory has everything already;
+    /// otherwise it has nothing.
+    fn attach(&mut self, disk: &Disk, resident: bool) -> Result<(), EngineError> {
+        if resident { Ok(()) } else { disk.each(&mut |key, value| self.restore(key, value)) }
+    }
+
+    /// Everything that was ever emitted is in a durable checkpoint.
+    fn durable(&mut self) {}
+
+    /// Forgets what the disk has, preferably what was of no use lately, until so many bytes are free; returns how many
+    /// are. It comes back when it is needed.
+    fn evict(&mut self, _bytes: usize) -> usize {
+        0
+    }
+
+    /// Number of rows in memory.
     fn rows(&self) -> usize;
 
     /// Bytes of memory held.
     fn bytes(&self) -> usize;
+
+    /// How many of these are free for rows to come.
+    fn unused_bytes(&self) -> usize {
+        0
+    }
 }

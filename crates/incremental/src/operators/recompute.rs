@@ -1,6 +1,6 @@
 //! The general rule: compute what touched keys give, before and after, and emit the difference.
 
-use super::parts::{Parts, Started};
+use super::parts::{Parts, Sizes, Started};
 use super::{EngineError, Operator, State, StepContext, tolerant::batch_of};
 use crate::arrangement::{Arrangement, Encoded, Head};
 use crate::delta::Delta;
@@ -94,6 +94,7 @@ impl Operator for Recompute {
             return Ok(Delta::empty(self.schema.clone()));
         }
         let encoded = self.state.rows.encode(&input.rows)?;
+        self.state.rows.fetch(&encoded)?;
         let touched = Self::touched(&encoded);
         let before = if first { None } else { self.output(&encoded, &touched)? };
         self.state.rows.apply(&encoded, input.weights.values())?;
@@ -122,7 +123,7 @@ impl Parts for Remembered {
         vec![&mut self.rows, &mut self.started]
     }
 
-    fn sizes(&self) -> Vec<(usize, usize)> {
-        vec![(self.rows.rows(), self.rows.bytes())]
+    fn sizes(&self) -> Vec<Sizes> {
+        vec![Sizes::of(&self.rows)]
     }
 }

@@ -18,8 +18,10 @@
 //! Rows that would come from more than [`ITERATIONS_MAX`] iterations, or more than [`COPIES_MAX`] times from one, become
 //! row errors.
 
-use super::{EngineError, Operator, RowError, State, StepContext, parts::Parts, tolerant::batch_of};
+use super::parts::{Parts, Sizes};
+use super::{EngineError, Operator, RowError, State, StateKey, StepContext, tolerant::batch_of};
 use crate::arrangement::{EMPTY, RowEncoding, Table, hash_of};
+use crate::checkpoint::Disk;
 use crate::delta::Delta;
 use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -65,8 +67,8 @@ pub struct Recursion {
 
 struct Kept {
     parts: KeptParts,
-    /// Rows and bytes of the step's operators, which tell them only while they are borrowed for change.
-    step_size: (usize, usize),
+    /// What the step's operators hold, which they tell only while they are borrowed for change.
+    step_size: Sizes,
 }
 
 struct KeptParts {
@@ -107,7 +109,7 @@ impl Recursion {
         let types = schema.fields().iter().map(|field| field.data_type().clone()).collect();
         let depth = Arc::new(Field::new("__depth", DataType::Int64, true));
         let work = Arc::new(Schema::new(schema.fields().iter().cloned().chain([depth]).collect::<Vec<_>>()));
-        let kept = Kept { parts: KeptParts { derived: Table::default(), step }, step_size: (0, 0) };
+        let kept = Kept { parts: KeptParts { derived: Table::default(), step }, step_size: Sizes::default() };
         Ok(Self { name, distinct, schema, work, inputs, encoding: RowEncoding::new(types)?, kept })
     }
 
@@ -146,6 +148,7 @@ impl Recursion {
         errors: &mut Vec<RowError>,
     ) -> Result<Vec<(Vec<u8>, u32, i64)>, EngineError> {
         let mut entered = Vec::new();
+        self.kept.parts.derived.fetch(changes.keys().map(|row| (hash_of(row), row.as_slice())))?;
         for (row, change) in changes {
             if self.distinct {
                 let first = self.first(&row);
@@ -322,7 +325,7 @@ impl Operator for Recursion {
 impl Kept {
     fn measure(&mut self) {
         let states = self.parts.step.operators.iter_mut().filter_map(|(operator, _)| operator.state());
-        self.step_size = states.fold((0, 0), |(rows, bytes), state| (rows + state.rows(), bytes + state.bytes()));
+        self.step_size = states.fold(Sizes::default(), |sum, state| sum.and(Sizes::of(state)));
     }
 }
 
@@ -333,13 +336,13 @@ impl Parts for KeptParts {
         std::iter::once(derived).chain(operators).collect()
     }
 
-    fn sizes(&self) -> Vec<(usize, usize)> {
-        vec![(self.derived.rows(), self.derived.bytes())]
+    fn sizes(&self) -> Vec<Sizes> {
+        vec![Sizes::of(&self.derived)]
     }
 }
 
 impl State for Kept {
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    fn changes(&mut self, emit: &mut dyn FnMut(StateKey<'_>, Option<&[u8]>)) {
         self.parts.changes(emit);
     }
 
@@ -349,11 +352,32 @@ impl State for Kept {
         Ok(())
     }
 
+    fn attach(&mut self, disk: &Disk, resident: bool) -> Result<(), EngineError> {
+        self.parts.attach(disk, resident)?;
+        self.measure();
+        Ok(())
+    }
+
+    fn durable(&mut self) {
+        self.parts.durable();
+        self.measure();
+    }
+
+    fn evict(&mut self, bytes: usize) -> usize {
+        let freed = self.parts.evict(bytes);
+        self.measure();
+        freed
+    }
+
     fn rows(&self) -> usize {
-        self.parts.rows() + self.step_size.0
+        self.parts.rows() + self.step_size.rows
     }
 
     fn bytes(&self) -> usize {
-        self.parts.bytes() + self.step_size.1
+        self.parts.bytes() + self.step_size.bytes
+    }
+
+    fn unused_bytes(&self) -> usize {
+        self.parts.unused_bytes() + self.step_size.unused_bytes
     }
 }

@@ -1,6 +1,6 @@
 //! INTERSECT and EXCEPT, with and without ALL.
 
-use super::parts::Parts;
+use super::parts::{Parts, Sizes};
 use super::{EngineError, Operator, State, StepContext};
 use crate::arrangement::Arrangement;
 use crate::delta::Delta;
@@ -69,8 +69,10 @@ impl Operator for SetOperation {
 
     fn step(&mut self, inputs: &[&Delta], _context: &mut StepContext<'_>) -> Result<Delta, EngineError> {
         let kind = self.kind;
-        let left = step_side(&mut self.sides.left, &self.sides.right, inputs[0], |own, other| kind.count(own, other))?;
-        let right = step_side(&mut self.sides.right, &self.sides.left, inputs[1], |own, other| kind.count(other, own))?;
+        let left =
+            step_side(&mut self.sides.left, &mut self.sides.right, inputs[0], |own, other| kind.count(own, other))?;
+        let right =
+            step_side(&mut self.sides.right, &mut self.sides.left, inputs[1], |own, other| kind.count(other, own))?;
         let parts = [left.with_schema(self.schema.clone())?, right.with_schema(self.schema.clone())?];
         Ok(Delta::concat(&self.schema, &parts)?)
     }
@@ -82,11 +84,13 @@ impl Operator for SetOperation {
 
 fn step_side(
     own: &mut Arrangement,
-    other: &Arrangement,
+    other: &mut Arrangement,
     input: &Delta,
     count: impl Fn(i64, i64) -> i64,
 ) -> Result<Delta, EngineError> {
     let encoded = own.encode(&input.rows)?;
+    own.fetch(&encoded)?;
+    other.fetch(&encoded)?;
     let (mut indices, mut weights) = (Vec::new(), Vec::new());
     for (row, &weight) in input.weights.values().iter().enumerate() {
         let (before, after) = own.add(&encoded, row, weight)?;
@@ -106,7 +110,7 @@ impl Parts for Sides {
         vec![&mut self.left, &mut self.right]
     }
 
-    fn sizes(&self) -> Vec<(usize, usize)> {
-        vec![(self.left.rows(), self.left.bytes()), (self.right.rows(), self.right.bytes())]
+    fn sizes(&self) -> Vec<Sizes> {
+        vec![Sizes::of(&self.left), Sizes::of(&self.right)]
     }
 }

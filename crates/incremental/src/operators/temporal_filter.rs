@@ -1,6 +1,6 @@
 //! Rows that come and go by schedule.
 
-use super::{EngineError, Operator, State, StepContext};
+use super::{EngineError, Operator, State, StateKey, StepContext};
 use crate::arrangement::{EMPTY, Head, Multisets, RowEncoding};
 use crate::delta::Delta;
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Shows a row at clock t iff lower <= t (a NULL bound: never) and t < upper (a NULL bound: never).
 ///
 /// Bounds are timestamp-microsecond columns. State: the rows that have something before them, by the instant of it: to
-/// appear, or to disappear. The clock never goes back: an earlier one counts as the latest seen.
+/// appear, or to disappear; in memory. The clock never goes back: an earlier one counts as the latest seen.
 pub struct TemporalFilter {
     schema: SchemaRef,
     lower: Option<usize>,
@@ -151,10 +151,10 @@ impl Waiting {
 
 /// Key: the instant, then the row. Value: the weight.
 impl State for Waiting {
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
-        self.rows.changes(&mut |row, value| match value {
-            None => emit(row, None),
-            Some((_, weight)) => emit(row, Some(&weight.to_le_bytes())),
+    fn changes(&mut self, emit: &mut dyn FnMut(StateKey<'_>, Option<&[u8]>)) {
+        self.rows.changes(&mut |row, _, weight| {
+            let key = StateKey { bytes: row, prefix: row.len() };
+            emit(key, weight.map(i64::to_le_bytes).as_ref().map(|weight| weight.as_slice()));
         });
     }
 
@@ -163,8 +163,10 @@ impl State for Waiting {
             let reason = "a waiting row is malformed".into();
             return Err(EngineError::StateCorrupt { state: "temporal_filter".into(), reason });
         };
-        self.add(i64::from_be_bytes(*due), row, i64::from_le_bytes(weight))?;
-        self.rows.mark_persisted();
+        let due = i64::from_be_bytes(*due);
+        let head = self.by_due.get(&due).copied().unwrap_or(EMPTY);
+        let head = self.rows.load(head, &due.to_be_bytes(), row, i64::from_le_bytes(weight))?;
+        self.by_due.insert(due, head);
         Ok(())
     }
 

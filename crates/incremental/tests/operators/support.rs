@@ -250,10 +250,10 @@ fn save(operator: &mut dyn Operator, checkpoint: &mut BTreeMap<Vec<u8>, Vec<u8>>
 pub fn changes(state: &mut dyn State, checkpoint: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
     state.changes(&mut |key, value| match value {
         Some(value) => {
-            checkpoint.insert(key.to_vec(), value.to_vec());
+            checkpoint.insert(key.bytes.to_vec(), value.to_vec());
         }
         None => {
-            checkpoint.remove(key);
+            checkpoint.remove(key.bytes);
         }
     });
 }

@@ -1,6 +1,6 @@
 //! Every kind of query, kept by deltas, equals its batch run after every epoch of random histories.
 
-use crate::harness::{Mutation, Run, agrees_with_plain_sql, differ};
+use crate::harness::{Mutation, Run, StateRun, agrees_with_plain_sql, differ};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, new_null_array};
 use arrow::datatypes::{Float64Type, Int64Type};
 use std::sync::Arc;
@@ -454,13 +454,29 @@ fn models_that_read_models_agree() {
 
 #[test]
 fn a_graph_restored_from_its_state_goes_on_as_if_nothing_had_happened() {
-    check_each(QUERIES, Run { restart: true, epochs: 6, ..Run::of(3) });
+    check_each(QUERIES, Run { state: StateRun::Restarts, epochs: 6, ..Run::of(3) });
+}
+
+#[test]
+fn a_graph_whose_state_leaves_memory_between_epochs_gives_the_same_answers() {
+    for seed in 4..8 {
+        check_each(QUERIES, Run { state: StateRun::Leaves, epochs: 12, ..Run::of(seed) });
+    }
+}
+
+#[test]
+fn models_that_read_models_agree_when_state_leaves_memory() {
+    for seed in 0..6 {
+        let result = differ(CHAIN, Run { state: StateRun::Leaves, ..Run::of(seed) });
+        assert!(result.is_ok(), "{}", result.unwrap_err());
+    }
 }
 
 #[test]
 fn relations_that_only_grow_give_the_same_rows_from_less_state() {
     check_each(QUERIES, Run { grows: true, ..Run::of(4) });
-    check_each(QUERIES, Run { grows: true, restart: true, epochs: 7, ..Run::of(5) });
+    check_each(QUERIES, Run { grows: true, state: StateRun::Restarts, epochs: 7, ..Run::of(5) });
+    check_each(QUERIES, Run { grows: true, state: StateRun::Leaves, ..Run::of(6) });
 }
 
 /// Queries whose answer neither order nor the kind of a zero or NaN decides, so that DataFusion's own must be the same.

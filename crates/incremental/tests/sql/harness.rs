@@ -11,8 +11,11 @@ use arrow::util::pretty::pretty_format_batches;
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
+use weir_environment::Environment;
+use weir_incremental::checkpoint::{CheckpointStore, StateChanges};
 use weir_incremental::{
     BatchLimits, Dataflow, Delta, EngineError, ModelPlan, Planner, Relation, RelationTraits, batch,
 };
@@ -169,10 +172,22 @@ pub struct Run {
     pub epochs: usize,
     /// A planted bug.
     pub mutation: Option<Mutation>,
-    /// Rebuild the graph from its saved state in the middle of the run.
-    pub restart: bool,
     /// No row is ever taken away, and the planner knows.
     pub grows: bool,
+    /// What becomes of state between epochs.
+    pub state: StateRun,
+}
+
+/// What becomes of state between epochs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum StateRun {
+    /// It stays in memory.
+    Stays,
+    /// The graph is rebuilt from its checkpoint in the middle of the run.
+    Restarts,
+    /// Checkpoints are taken and become durable at random; everything that may leave memory does so at random, and the
+    /// graph is rebuilt from its checkpoint at random.
+    Leaves,
 }
 
 impl Run {
@@ -180,7 +195,7 @@ impl Run {
     pub fn of(seed: u64) -> Self {
         let more = std::env::var("WEIR_SEED").ok().and_then(|text| text.parse::<u64>().ok());
         let seed = seed + more.unwrap_or(0);
-        Self { seed, epochs: 10, mutation: None, restart: false, grows: false }
+        Self { seed, epochs: 10, mutation: None, grows: false, state: StateRun::Stays }
     }
 }
 
@@ -208,7 +223,7 @@ impl std::fmt::Display for Difference {
 /// epoch of a history. The error says where they differ.
 pub fn differ(queries: &[(&str, &str)], run: Run) -> Result<(), String> {
     let history = History::draw(&mut Chance::new(run.seed), run.epochs, run.grows);
-    differ_over(queries, &history, run.mutation, run.restart).map_err(|e| format!("seed {}, {e}", run.seed))
+    differ_over(queries, &history, run.mutation, run.state).map_err(|e| format!("seed {}, {e}", run.seed))
 }
 
 /// The same over a given history.
@@ -216,7 +231,7 @@ pub fn differ_over(
     queries: &[(&str, &str)],
     history: &History,
     mutation: Option<Mutation>,
-    restart: bool,
+    state: StateRun,
 ) -> Result<(), Difference> {
     let mut planner = planner_of(history.grows);
     let mut models: Vec<ModelPlan> = Vec::new();
@@ -229,7 +244,9 @@ pub fn differ_over(
     let failed_with = |what: String| move |e: EngineError| Difference::Failed(format!("{what}: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut graph = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
-    let mut saved: HashMap<(String, Vec<u8>), Vec<u8>> = HashMap::new();
+    let seed = (history.epochs.len() * 31 + history.lives.len()) as u64;
+    let mut checkpoints = Checkpoints::new(state, history.epochs.len(), seed).map_err(failed_with("open".into()))?;
+    graph.attach(&checkpoints.store.reader(), true).map_err(failed_with("attach".into()))?;
     let mut kept: HashMap<Relation, Vec<Delta>> = HashMap::new();
     let mut failed: HashMap<Relation, Vec<Delta>> = HashMap::new();
     for (epoch, (_, now)) in history.epochs.iter().enumerate() {
@@ -259,22 +276,10 @@ pub fn differ_over(
                 .map_err(|e| place("errors", e))?;
             tables.insert(model.name.clone(), table(&model.schema, expected.rows));
         }
-        if restart {
-            graph.state_changes(&mut |id, key, value| {
-                let key = (id.to_owned(), key.to_vec());
-                match value {
-                    Some(value) => saved.insert(key, value.to_vec()),
-                    None => saved.remove(&key),
-                };
-            });
-            if epoch == history.epochs.len() / 2 {
-                graph = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
-                graph
-                    .restore(&mut |id, take| {
-                        saved.iter().filter(|((of, _), _)| of == id).try_for_each(|((_, key), value)| take(key, value))
-                    })
-                    .map_err(failed_with("restore".into()))?;
-            }
+        let what = format!("between epochs {epoch} and {}", epoch + 1);
+        if checkpoints.after_epoch(&mut graph, epoch as u64 + 1).map_err(failed_with(what))? {
+            graph = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
+            graph.attach(&checkpoints.store.reader(), false).map_err(failed_with("attach".into()))?;
         }
     }
     if !history.ends_empty() {
@@ -285,12 +290,116 @@ pub fn differ_over(
     let last = history.epochs.last().map_or(0, |(_, now)| *now);
     fresh.step(last, &HashMap::new()).map_err(failed_with("a step without input".into()))?;
     let (left, expected) = (graph.describe(), fresh.describe());
-    match left.iter().zip(&expected).find(|(left, expected)| left.state_rows != expected.state_rows) {
+    checkpoints.hold_what_is_left(&mut graph, &mut fresh)?;
+    let in_memory = |left: usize, expected: usize| left == expected || state != StateRun::Stays && left < expected;
+    match left.iter().zip(&expected).find(|(left, expected)| !in_memory(left.state_rows, expected.state_rows)) {
         Some((left, expected)) => Err(Difference::Found(format!(
             "{} rows instead of {} are left in {}: {}",
             left.state_rows, expected.state_rows, left.operator, left.detail
         ))),
         None => Ok(()),
+    }
+}
+
+/// The checkpoints of a run, and what is done with them.
+struct Checkpoints {
+    store: CheckpointStore,
+    state: StateRun,
+    epochs: usize,
+    /// Apart from what is drawn of the history, so that histories are the same in all modes.
+    chance: Chance,
+    pending: Option<StateChanges>,
+}
+
+impl Checkpoints {
+    fn new(state: StateRun, epochs: usize, seed: u64) -> Result<Self, EngineError> {
+        let (environment, _) = Environment::simulated(seed);
+        let store = CheckpointStore::open(&environment, Path::new("/checkpoints"))?;
+        Ok(Self { store, state, epochs, chance: Chance::new(seed ^ 0x5eed), pending: None })
+    }
+
+    fn take(&mut self, graph: &mut Dataflow) {
+        let mut changes = self.pending.take().unwrap_or_default();
+        graph.state_changes(&mut |id, key, value| changes.put_key(id, key, value));
+        self.pending = Some(changes);
+    }
+
+    fn write(&mut self, epoch: u64) -> Result<(), EngineError> {
+        match self.pending.take() {
+            Some(mut changes) => self.store.write(epoch, &mut changes, b""),
+            None => Ok(()),
+        }
+    }
+
+    /// What happens between two epochs; whether the graph is to be rebuilt.
+    fn after_epoch(&mut self, graph: &mut Dataflow, epoch: u64) -> Result<bool, EngineError> {
+        match self.state {
+            StateRun::Stays => Ok(false),
+            StateRun::Restarts => {
+                self.take(graph);
+                self.write(epoch)?;
+                graph.durable();
+                Ok(epoch as usize == self.epochs / 2 + 1)
+            }
+            StateRun::Leaves => {
+                let chance = &mut self.chance;
+                let (evicts, takes, writes, knows) =
+                    (chance.once_in(3), chance.once_in(2), chance.once_in(2), chance.once_in(2));
+                let (evicts_after, restarts) = (!chance.once_in(4), chance.once_in(3));
+                if evicts {
+                    graph.keep_within(0);
+                }
+                if takes && self.pending.is_none() {
+                    self.take(graph);
+                    if writes {
+                        self.write(epoch)?;
+                        if restarts {
+                            return Ok(true);
+                        }
+                        graph.durable();
+                    }
+                } else if self.pending.is_some() && writes {
+                    self.write(epoch)?;
+                    if knows {
+                        graph.keep_within(0);
+                    }
+                    graph.durable();
+                }
+                if evicts_after {
+                    graph.keep_within(0);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// That the disk has what a graph without input has, and no more.
+    fn hold_what_is_left(&mut self, graph: &mut Dataflow, fresh: &mut Dataflow) -> Result<(), Difference> {
+        if self.state == StateRun::Stays {
+            return Ok(());
+        }
+        let failed = |e: EngineError| Difference::Failed(format!("at the end: {e}"));
+        self.write(1 << 40).map_err(failed)?;
+        self.take(graph);
+        self.write(1 << 41).map_err(failed)?;
+        let mut expected: BTreeMap<String, usize> = BTreeMap::new();
+        fresh.state_changes(&mut |id, _, value| {
+            *expected.entry(id.to_owned()).or_default() += usize::from(value.is_some())
+        });
+        for id in graph.state_ids() {
+            let mut entries = 0;
+            let counted = self.store.restore(&id, &mut |_, _| {
+                entries += 1;
+                Ok(())
+            });
+            counted.map_err(failed)?;
+            let expected = expected.get(&id).copied().unwrap_or(0);
+            if entries != expected {
+                let text = format!("{entries} entries of {id} instead of {expected} are left on disk");
+                return Err(Difference::Found(text));
+            }
+        }
+        Ok(())
     }
 }
 

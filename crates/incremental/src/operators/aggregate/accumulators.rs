@@ -1,6 +1,7 @@
 //! Aggregates that can be undone: counts and sums by group, in columns.
 
-use super::super::{EngineError, State};
+use super::super::EngineError;
+use super::by_group::ByGroup;
 use crate::exact::ExactSum;
 use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Float64Array, Int64Array, PrimitiveArray};
 use arrow::buffer::NullBuffer;
@@ -35,12 +36,22 @@ pub(super) trait Accumulator: Send {
     fn insert_only(&mut self) {}
 
     /// What is remembered beside the groups' own values.
-    fn part(&mut self) -> Option<&mut dyn State> {
+    fn part(&mut self) -> Option<&mut dyn ByGroup> {
         None
     }
 
     /// Rows remembered beside the groups, and bytes of everything.
     fn sizes(&self) -> (usize, usize);
+
+    /// Bytes of columns that have a place for every number of a group.
+    fn dense_bytes(&self) -> usize {
+        self.sizes().1
+    }
+
+    /// Bytes beside those columns that hold nothing.
+    fn unused_bytes(&self) -> usize {
+        0
+    }
 }
 
 fn take_i64(bytes: &mut &[u8]) -> Option<i64> {

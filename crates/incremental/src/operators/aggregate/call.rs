@@ -1,15 +1,15 @@
 //! One aggregate of a GROUP BY: which rows count, and how often.
 
-use super::super::{EngineError, State};
+use super::super::EngineError;
 use super::accumulators::{Accumulator, Booleans, Counts, ExactSums, Sums};
+use super::by_group::{ByGroup, Elsewhere};
 use super::extremes::Extremes;
-use crate::arrangement::Arrangement;
+use super::seen::Seen;
 use crate::delta::Delta;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Field, Int64Type, Schema, UInt64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Int64Type, Schema, UInt64Type};
 use std::borrow::Cow;
-use std::sync::Arc;
 
 /// What is computed of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub(super) struct Call {
     /// The type in which the argument is added up, where it is another.
     cast: Option<DataType>,
     /// For DISTINCT: the values of each group.
-    seen: Option<Arrangement>,
+    seen: Option<Seen>,
     pub accumulator: Box<dyn Accumulator>,
 }
 
@@ -116,18 +116,20 @@ impl Call {
         // The least and the greatest of all values are those of the different ones.
         let dedupes = call.distinct && !matches!(call.function, Min | Max | BoolAnd | BoolOr);
         let seen = match (dedupes, from) {
-            (true, Some(from)) => {
-                let fields = vec![Field::new("group", DataType::UInt32, false), Field::new("value", from, true)];
-                Some(Arrangement::new(&Schema::new(fields), &[0, 1])?)
-            }
+            (true, Some(from)) => Some(Seen::new(from)?),
             _ => None,
         };
         let (function, argument, filter) = (call.function, call.argument, call.filter);
         Ok(Self { function, argument, filter, cast, seen, accumulator })
     }
 
-    /// Adds a delta, whose rows are `of_row`'s groups'.
-    pub fn update(&mut self, input: &Delta, of_row: &[u32]) -> Result<(), EngineError> {
+    /// Adds a delta, whose rows are `of_row`'s groups'. `elsewhere`: for the values that [`Call::seen`] may have on disk.
+    pub fn update(
+        &mut self,
+        input: &Delta,
+        of_row: &[u32],
+        elsewhere: Option<&Elsewhere<'_>>,
+    ) -> Result<(), EngineError> {
         let mut weights = Cow::Borrowed(&input.weights.values()[..]);
         if let Some(filter) = self.filter {
             let filter = input.rows.column(filter).as_boolean();
@@ -149,17 +151,7 @@ impl Call {
             }
         }
         if let Some(seen) = &mut self.seen {
-            let groups = Arc::new(UInt32Array::from(of_row.to_vec())) as ArrayRef;
-            let rows = RecordBatch::try_from_iter_with_nullable([
-                ("group", groups, false),
-                ("value", argument.clone(), true),
-            ])?;
-            let rows = seen.encode(&rows)?;
-            for (row, weight) in weights.to_mut().iter_mut().enumerate().filter(|(_, weight)| **weight != 0) {
-                let (before, after) = seen.add(&rows, row, *weight)?;
-                *weight = i64::from(after > 0) - i64::from(before > 0);
-            }
-            seen.compact();
+            seen.add(&argument, weights.to_mut(), of_row, elsewhere)?;
         }
         if let Some(to) = &self.cast {
             argument = cast(&argument, to)?;
@@ -168,8 +160,8 @@ impl Call {
     }
 
     /// What is remembered beside the groups' own values.
-    pub fn parts(&mut self) -> Vec<&mut dyn State> {
-        let seen = self.seen.as_mut().map(|seen| seen as &mut dyn State);
+    pub fn parts(&mut self) -> Vec<&mut dyn ByGroup> {
+        let seen = self.seen.as_mut().map(|seen| seen as &mut dyn ByGroup);
         seen.into_iter().chain(self.accumulator.part()).collect()
     }
 
@@ -180,5 +172,15 @@ impl Call {
             Some(seen) => (rows + seen.rows(), bytes + seen.bytes()),
             None => (rows, bytes),
         }
+    }
+
+    /// Bytes of columns that have a place for every number of a group.
+    pub fn dense_bytes(&self) -> usize {
+        self.accumulator.dense_bytes()
+    }
+
+    /// Bytes beside those columns that hold nothing.
+    pub fn unused_bytes(&self) -> usize {
+        self.accumulator.unused_bytes() + self.seen.as_ref().map_or(0, Seen::unused_bytes)
     }
 }

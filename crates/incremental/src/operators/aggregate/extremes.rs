@@ -1,7 +1,8 @@
 //! `min` and `max`: the ordered values of each group, so that the extreme one can be taken away.
 
-use super::super::{EngineError, State};
+use super::super::EngineError;
 use super::accumulators::Accumulator;
+use super::by_group::{ByGroup, NUMBER_BYTES, split};
 use crate::arrangement::{EMPTY, Head, Multisets, RowEncoding};
 use arrow::array::{ArrayRef, UInt32Array, new_null_array};
 use arrow::compute::take;
@@ -40,7 +41,7 @@ impl Extremes {
             return Err(EngineError::NegativeWeight { operator: "aggregate" });
         }
         if let Some(record) = self.extreme(group) {
-            let old = &self.values.sets.row(record)[4..];
+            let old = &self.values.sets.row(record)[NUMBER_BYTES..];
             if (self.greatest && value <= old) || (!self.greatest && value >= old) {
                 return Ok(());
             }
@@ -80,7 +81,7 @@ impl Accumulator for Extremes {
             .iter()
             .map(|&group| {
                 let record = self.extreme(group)?;
-                found.push(&self.values.sets.row(record)[4..]);
+                found.push(&self.values.sets.row(record)[NUMBER_BYTES..]);
                 Some(found.len() as u32 - 1)
             })
             .collect();
@@ -109,12 +110,20 @@ impl Accumulator for Extremes {
         self.insert_only = true;
     }
 
-    fn part(&mut self) -> Option<&mut dyn State> {
+    fn part(&mut self) -> Option<&mut dyn ByGroup> {
         Some(&mut self.values)
     }
 
     fn sizes(&self) -> (usize, usize) {
         (self.values.rows(), self.values.bytes())
+    }
+
+    fn dense_bytes(&self) -> usize {
+        self.values.heads.capacity() * 4
+    }
+
+    fn unused_bytes(&self) -> usize {
+        self.values.sets.unused_bytes()
     }
 }
 
@@ -128,28 +137,6 @@ impl Values {
         *head = self.sets.add(*head, &group.to_le_bytes(), value, weight)?.head;
         Ok(())
     }
-}
-
-/// Key: the group's number and the value. Value: the weight.
-impl State for Values {
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
-        self.sets.changes(&mut |row, value| match value {
-            None => emit(row, None),
-            Some((_, weight)) => emit(row, Some(&weight.to_le_bytes())),
-        });
-    }
-
-    fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        let (Some((group, row)), Ok(weight)) = (key.split_first_chunk::<4>(), value.try_into()) else {
-            let reason = "a value of a group is malformed".into();
-            return Err(EngineError::StateCorrupt { state: "aggregate".into(), reason });
-        };
-        let group = u32::from_le_bytes(*group);
-        self.grow(group as usize + 1);
-        self.add(group, row, i64::from_le_bytes(weight))?;
-        self.sets.mark_persisted();
-        Ok(())
-    }
 
     fn rows(&self) -> usize {
         self.sets.rows()
@@ -157,5 +144,50 @@ impl State for Values {
 
     fn bytes(&self) -> usize {
         self.sets.bytes() + self.heads.capacity() * 4
+    }
+}
+
+impl ByGroup for Values {
+    fn changes(&mut self, emit: &mut dyn FnMut(u32, &[u8], Option<i64>)) {
+        self.sets.changes(&mut |row, _, weight| {
+            let (group, value) = split(row);
+            emit(group, value, weight);
+        });
+    }
+
+    fn load(&mut self, group: u32, value: &[u8], weight: i64) -> Result<(), EngineError> {
+        self.grow(group as usize + 1);
+        let head = &mut self.heads[group as usize];
+        *head = self.sets.load(*head, &group.to_le_bytes(), value, weight)?;
+        Ok(())
+    }
+
+    fn comes_with_group(&self) -> bool {
+        true
+    }
+
+    fn track(&mut self) {
+        self.sets.track();
+    }
+
+    fn durable(&mut self) {
+        self.sets.durable();
+    }
+
+    fn evict(&mut self, _bytes: usize) -> usize {
+        0
+    }
+
+    fn forget_groups(&mut self, leaves: &[bool]) {
+        for (head, _) in self.heads.iter_mut().zip(leaves).filter(|(_, leaves)| **leaves) {
+            self.sets.evict(std::mem::replace(head, EMPTY));
+        }
+        if self.sets.unused_bytes() > self.sets.bytes() / 2 {
+            self.sets.compact(self.heads.iter_mut());
+        }
+    }
+
+    fn live_bytes(&self) -> usize {
+        self.sets.bytes() - self.sets.unused_bytes()
     }
 }

@@ -4,13 +4,17 @@
 //! to them column by column, takes their results again, and emits the difference of those that changed.
 
 mod accumulators;
+mod by_group;
 mod call;
 mod extremes;
 mod groups;
+mod kept;
+mod seen;
 
 use self::call::Call;
 pub use self::call::{AggregateCall, AggregateFunction};
 use self::groups::Groups;
+use self::kept::Kept;
 use super::{EngineError, Operator, State, StepContext, tolerant::batch_of};
 use crate::arrangement::{canonical_floats, hash_of};
 use crate::delta::Delta;
@@ -29,11 +33,6 @@ pub struct Aggregate {
     kept: Kept,
 }
 
-struct Kept {
-    groups: Groups,
-    calls: Vec<Call>,
-}
-
 impl Aggregate {
     /// Groups rows of `input` by `groups`. `schema` is the output's: the group columns, then one column a call. Calls
     /// that are not [`AggregateCall::is_supported`] are an error.
@@ -45,7 +44,7 @@ impl Aggregate {
     ) -> Result<Self, EngineError> {
         let types = groups.iter().map(|&column| input.field(column).data_type().clone()).collect();
         let calls = calls.into_iter().map(|call| Call::new(&input, call)).collect::<Result<_, _>>()?;
-        Ok(Self { schema, columns: groups, kept: Kept { groups: Groups::new(types)?, calls } })
+        Ok(Self { schema, columns: groups, kept: Kept::new(Groups::new(types)?, calls) })
     }
 
     /// Promises that the input never takes a row away, which saves the memory of all values for `min` and `max`.
@@ -73,14 +72,19 @@ impl Operator for Aggregate {
     fn step(&mut self, inputs: &[&Delta], _context: &mut StepContext<'_>) -> Result<Delta, EngineError> {
         let input = inputs[0];
         let global = self.columns.is_empty();
+        if global {
+            self.kept.fetch(&self.kept.groups.encode(&[], 1)?)?;
+        }
         let starts = global && self.kept.groups.is_empty();
         if input.is_empty() && !starts {
             return Ok(Delta::empty(self.schema.clone()));
         }
         let columns: Vec<ArrayRef> = self.columns.iter().map(|&column| input.rows.column(column).clone()).collect();
+        let keys = self.kept.groups.encode(&columns, input.len())?;
+        self.kept.fetch(&keys)?;
 
-        let Kept { groups, calls } = &mut self.kept;
-        let found = groups.find(&columns, input.len())?;
+        let Kept { groups, calls, .. } = &mut self.kept;
+        let found = groups.find(&keys)?;
         let (of_row, touched, first_rows) = (found.of_row, found.touched, found.first_rows);
         let touched = if starts { vec![groups.one(hash_of(&[]), &[])?] } else { touched };
         for call in calls.iter_mut() {
@@ -90,13 +94,9 @@ impl Operator for Aggregate {
             if global { vec![!starts] } else { touched.iter().map(|&group| groups.weight(group) != 0).collect() };
         let before = results(calls, &touched)?;
 
-        for (&group, &weight) in of_row.iter().zip(input.weights.values()) {
-            groups.add(group, weight);
-        }
-        for call in calls.iter_mut() {
-            call.update(input, &of_row)?;
-        }
+        self.kept.update(input, &of_row)?;
 
+        let Kept { groups, calls, .. } = &mut self.kept;
         let mut exist = Vec::with_capacity(touched.len());
         for &group in &touched {
             let weight = groups.weight(group);
@@ -177,72 +177,4 @@ fn difference(
     let weights: Int64Array =
         std::iter::repeat_n(-1, old).chain(std::iter::repeat_n(1, new)).collect::<Vec<_>>().into();
     Ok(Delta::new(batch_of(schema.clone(), columns, old + new)?, weights))
-}
-
-/// Key: 0 and the group's key, for what is kept by group; 1 + the number of the call and a key of the call's own.
-impl State for Kept {
-    fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
-        let Self { groups, calls } = self;
-        let mut value = Vec::new();
-        groups.changes(&mut |key, group| match group {
-            None => emit(key, None),
-            Some((group, weight)) => {
-                value.clear();
-                value.extend_from_slice(&group.to_le_bytes());
-                value.extend_from_slice(&weight.to_le_bytes());
-                for call in calls.iter() {
-                    call.accumulator.encode(group, &mut value);
-                }
-                emit(key, Some(&value));
-            }
-        });
-        let mut tagged = Vec::new();
-        for (number, call) in calls.iter_mut().enumerate() {
-            for (kind, part) in call.parts().into_iter().enumerate() {
-                part.changes(&mut |key, value| {
-                    tagged.clear();
-                    tagged.push(1);
-                    tagged.extend_from_slice(&(number as u16).to_le_bytes());
-                    tagged.push(kind as u8);
-                    tagged.extend_from_slice(key);
-                    emit(&tagged, value);
-                });
-            }
-        }
-    }
-
-    fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        let corrupt = |reason: &str| EngineError::StateCorrupt { state: "aggregate".into(), reason: reason.to_owned() };
-        match key {
-            [0, key @ ..] => {
-                let (Some((group, rest)), malformed) = (value.split_first_chunk::<4>(), "a group is malformed") else {
-                    return Err(corrupt("a group without a number"));
-                };
-                let (weight, mut rest) = rest.split_first_chunk::<8>().ok_or_else(|| corrupt(malformed))?;
-                let group = u32::from_le_bytes(*group);
-                self.groups.restore(group, key, i64::from_le_bytes(*weight))?;
-                for call in &mut self.calls {
-                    call.accumulator.grow(self.groups.len());
-                    call.accumulator.decode(group, &mut rest).ok_or_else(|| corrupt(malformed))?;
-                }
-                if rest.is_empty() { Ok(()) } else { Err(corrupt(malformed)) }
-            }
-            [1, low, high, kind, key @ ..] => {
-                let number = usize::from(u16::from_le_bytes([*low, *high]));
-                let call = self.calls.get_mut(number).ok_or_else(|| corrupt("there is no such aggregate"))?;
-                let part = call.parts().into_iter().nth(usize::from(*kind));
-                part.ok_or_else(|| corrupt("there is no such part of an aggregate"))?.restore(key, value)
-            }
-            _ => Err(corrupt("a key is malformed")),
-        }
-    }
-
-    fn rows(&self) -> usize {
-        let parts = self.calls.iter().map(|call| call.sizes().0);
-        self.groups.rows() + parts.sum::<usize>()
-    }
-
-    fn bytes(&self) -> usize {
-        self.groups.bytes() + self.calls.iter().map(|call| call.sizes().1).sum::<usize>()
-    }
 }

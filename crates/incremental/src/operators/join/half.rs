@@ -41,7 +41,7 @@ impl Join {
         if delta.is_empty() {
             return Ok(());
         }
-        let (own, other) = self.sides(is_left);
+        let own = self.sides(is_left).0;
         let (delta, lonely) = own.part(delta)?;
         if let Some(lonely) = lonely {
             let mut alone = Contributions::default();
@@ -51,6 +51,9 @@ impl Join {
             output.extend(self.contributed(is_left, alone, Some(&lonely))?);
         }
         let encoded = own.rows.encode(&delta.rows)?;
+        let (own, other) = self.sides_mut(is_left);
+        own.rows.fetch(&encoded)?;
+        other.rows.fetch(&encoded)?;
         let heads: Vec<Head> =
             (0..delta.len()).map(|row| other.rows.probe(encoded.hashes[row], encoded.keys.get(row))).collect();
 
@@ -192,6 +195,7 @@ impl Join {
     /// With a filter: rows of the other side whose number of partners changed.
     fn flip_rows(&mut self, is_left: bool, passed: &Passed, output: &mut Vec<Delta>) -> Result<(), EngineError> {
         let other = self.sides_mut(is_left).1;
+        other.fetch_partners_of(passed.other.keys().copied())?;
         let mut flips = Contributions::default();
         for (&record, &change) in &passed.other {
             let row = other.rows.stored().row(record).to_vec();
@@ -215,6 +219,7 @@ impl Join {
         passed: &Passed,
     ) -> Result<(), EngineError> {
         let own = self.sides_mut(is_left).0;
+        own.fetch_partners(encoded)?;
         let mut bytes = Vec::new();
         for (row, &weight) in delta.weights.values().iter().enumerate() {
             let (before, after) = own.rows.add(encoded, row, weight)?;

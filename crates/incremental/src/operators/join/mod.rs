@@ -11,7 +11,7 @@ mod half;
 mod side;
 
 use self::side::Side;
-use super::parts::Parts;
+use super::parts::{Parts, Sizes};
 use super::{EngineError, Operator, State, StepContext};
 use crate::delta::Delta;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -159,10 +159,9 @@ impl Parts for Sides {
         vec![&mut self.left.rows, &mut self.right.rows, &mut self.left.partners, &mut self.right.partners]
     }
 
-    fn sizes(&self) -> Vec<(usize, usize)> {
-        let partners = self.left.partners.bytes() + self.right.partners.bytes();
-        let left = (self.left.rows.rows(), self.left.rows.bytes());
-        let right = (self.right.rows.rows(), self.right.rows.bytes());
-        vec![left, right, (0, partners)]
+    fn sizes(&self) -> Vec<Sizes> {
+        let Self { left, right } = self;
+        let partners = [&left.partners, &right.partners].map(|part| Sizes::of(part).without_rows());
+        [Sizes::of(&left.rows), Sizes::of(&right.rows)].into_iter().chain(partners).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::{EngineError, tolerant::batch_of};
 use super::Alone;
-use crate::arrangement::{Arrangement, Table, hash_of};
+use crate::arrangement::{Arrangement, Encoded, Table, hash_of};
 use crate::delta::Delta;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, new_null_array};
 use arrow::buffer::NullBuffer;
@@ -43,6 +43,22 @@ impl Side {
             }
             _ => Ok((delta.clone(), None)),
         }
+    }
+
+    /// Brings the numbers of partners of stored rows into memory.
+    pub fn fetch_partners_of(&mut self, records: impl Iterator<Item = u32>) -> Result<(), EngineError> {
+        let stored = self.rows.stored();
+        self.partners.fetch(records.map(|record| stored.row(record)).map(|row| (hash_of(row), row)))
+    }
+
+    /// Brings the numbers of partners of a batch's rows into memory.
+    pub fn fetch_partners(&mut self, batch: &Encoded) -> Result<(), EngineError> {
+        if self.alone == Alone::Nothing || !self.partners.is_partial() {
+            return Ok(());
+        }
+        let rows = (0..batch.keys.len()).map(|row| [batch.keys.get(row), batch.rest.get(row)].concat());
+        let rows: Vec<Vec<u8>> = rows.collect();
+        self.partners.fetch(rows.iter().map(|row| (hash_of(row), row.as_slice())))
     }
 
     /// The number of partners, by the bytes of a row.

@@ -9,7 +9,7 @@ mod shrink;
 
 use self::generator::Generator;
 use self::shrink::Case;
-use crate::harness::{Chance, Difference, differ_over};
+use crate::harness::{Chance, Difference, StateRun, differ_over};
 use crate::history::History;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -21,21 +21,21 @@ fn from_environment(name: &str, otherwise: u64) -> u64 {
 }
 
 /// The query and history of a seed.
-fn drawn(seed: u64) -> (query::Query, History, bool) {
+fn drawn(seed: u64) -> (query::Query, History, StateRun) {
     let mut chance = Chance::new(seed.wrapping_mul(0x1234_5678_9abc_def1).wrapping_add(99));
     let levels = 1 + chance.below(4);
     let query = Generator::new(&mut chance).query(levels);
     let epochs = 1 + chance.below(5) as usize;
     let grows = chance.once_in(5);
     let history = History::draw(&mut chance, epochs, grows);
-    let restart = chance.once_in(4);
-    (query, history, restart)
+    let state = [StateRun::Stays, StateRun::Stays, StateRun::Restarts, StateRun::Leaves][chance.below(4) as usize];
+    (query, history, state)
 }
 
 /// Compares the two tempos; a panic is a failure as any other, so that its cause can be made smaller too.
-fn tried(query: &query::Query, history: &History, restart: bool) -> Result<(), Difference> {
+fn tried(query: &query::Query, history: &History, state: StateRun) -> Result<(), Difference> {
     let sql = query.sql();
-    let compared = catch_unwind(AssertUnwindSafe(|| differ_over(&[("model", &sql)], history, None, restart)));
+    let compared = catch_unwind(AssertUnwindSafe(|| differ_over(&[("model", &sql)], history, None, state)));
     compared.unwrap_or_else(|_| Err(Difference::Failed("a panic, see above".into())))
 }
 
@@ -44,12 +44,12 @@ fn random_queries_are_the_same_in_both_tempos() {
     let (first, count) = (from_environment("WEIR_FUZZ_SEED", 1), from_environment("WEIR_FUZZ_QUERIES", QUERIES));
     let (mut compared, mut refused, mut found) = (0, Vec::new(), Vec::new());
     for seed in first..first + count {
-        let (query, history, restart) = drawn(seed);
-        match tried(&query, &history, restart) {
+        let (query, history, state) = drawn(seed);
+        match tried(&query, &history, state) {
             Ok(()) => compared += 1,
             Err(Difference::Refused(mistake)) => refused.push(format!("{seed}: {mistake}\n    {}", query.sql())),
             Err(difference) => {
-                let case = Case::new(query, history, restart, difference).shrunk();
+                let case = Case::new(query, history, state, difference).shrunk();
                 let mut lives = case.history.lives.clone();
                 lives.sort_by_key(|life| life.born);
                 let lives: Vec<String> = lives.iter().map(|l| format!("{l:?}")).collect();

@@ -2,7 +2,7 @@
 
 use super::query::Query;
 use super::tried;
-use crate::harness::Difference;
+use crate::harness::{Difference, StateRun};
 use crate::history::History;
 
 /// So many candidates are tried.
@@ -12,15 +12,15 @@ const TRIES_MAX: usize = 1500;
 pub struct Case {
     pub query: Query,
     pub history: History,
-    pub restart: bool,
+    pub state: StateRun,
     pub difference: Difference,
     tries: usize,
 }
 
 impl Case {
     /// A case that was found.
-    pub fn new(query: Query, history: History, restart: bool, difference: Difference) -> Self {
-        Self { query, history, restart, difference, tries: 0 }
+    pub fn new(query: Query, history: History, state: StateRun, difference: Difference) -> Self {
+        Self { query, history, state, difference, tries: 0 }
     }
 
     /// The smallest case that was come upon.
@@ -40,7 +40,7 @@ impl Case {
         if self.tries > TRIES_MAX {
             return false;
         }
-        match tried(query, history, self.restart) {
+        match tried(query, history, self.state) {
             Ok(()) | Err(Difference::Refused(_)) => false,
             Err(difference) => {
                 let same = std::mem::discriminant(&difference) == std::mem::discriminant(&self.difference);
