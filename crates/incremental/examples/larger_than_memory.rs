@@ -171,6 +171,7 @@ fn run(name: &str, sql: &str, keys: u64, share: f64, folder: &Path) -> Result<()
         );
     }
     runner.finish_checkpoint()?;
+    std::fs::write(folder.with_extension("versions"), &drawn.versions)?;
     let mut changes = StateChanges::default();
     runner.graph.state_changes(&mut |state, key, value| changes.put_key(state, key, value));
     let start = Instant::now();
@@ -185,9 +186,10 @@ fn run(name: &str, sql: &str, keys: u64, share: f64, folder: &Path) -> Result<()
 }
 
 /// In a process of its own: how soon the first epoch is through, and what memory it takes.
-fn restart(sql: &str, keys: u64, share: f64, folder: &Path) -> Result<(), Failure> {
+fn restart(name: &str, sql: &str, keys: u64, share: f64, folder: &Path) -> Result<(), Failure> {
     let budget = (keys as f64 * KEY_BYTES as f64 * share) as usize;
     let model = model(sql)?;
+    let mut drawn = Keys { count: keys, versions: std::fs::read(folder.with_extension("versions"))?, drawn: 7 };
     let before = memory("VmRSS");
     let start = Instant::now();
     let store = Arc::new(CheckpointStore::open(&Environment::real(), folder)?);
@@ -195,19 +197,21 @@ fn restart(sql: &str, keys: u64, share: f64, folder: &Path) -> Result<(), Failur
     graph.attach(&store.reader(), false)?;
     let attached = start.elapsed().as_secs_f64();
     let mut runner = Runner { graph, store, budget, epoch: 1 << 32, writing: None, stepping: 0.0 };
-    let mut drawn = Keys { count: keys, versions: Vec::new(), drawn: 7 };
-    for rows in [1000, EPOCH_ROWS] {
-        let keys = (0..rows).map(|_| ((drawn.draw() % keys).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1) as i64);
-        let columns: Vec<ArrayRef> =
-            vec![Arc::new(Int64Array::from_iter_values(keys)), Arc::new(Int64Array::from_value(-1, rows))];
-        runner.step(Delta::inserts(RecordBatch::try_new(schema(), columns)?))?;
-        println!(
-            "  restart: opened after {attached:.3} s, an epoch of {rows} rows done after {:.3} s; process {:.0} MB before, peak {:.0} MB",
-            start.elapsed().as_secs_f64(),
-            before as f64 / 1e6,
-            memory("VmHWM") as f64 / 1e6,
-        );
+    for (number, rows) in [1000, EPOCH_ROWS, EPOCH_ROWS, EPOCH_ROWS, EPOCH_ROWS].into_iter().enumerate() {
+        let places: Vec<u64> = (0..rows).map(|_| drawn.draw() % drawn.count).collect();
+        let delta = drawn.delta(&places, name == "upsert", false)?;
+        runner.step(delta)?;
+        if number == 0 || number == 1 || number == 4 {
+            println!(
+                "  restart: opened after {attached:.3} s, epoch {} of {rows} rows done after {:.3} s; process {:.0} MB before, peak {:.0} MB",
+                number + 1,
+                start.elapsed().as_secs_f64(),
+                before as f64 / 1e6,
+                memory("VmHWM") as f64 / 1e6,
+            );
+        }
     }
+    runner.finish_checkpoint()?;
     Ok(())
 }
 
@@ -220,7 +224,7 @@ fn main() -> Result<(), Failure> {
     for (name, sql) in QUERIES {
         let folder = folder.join(name);
         match text(3) {
-            Some(only) if only == name => return restart(sql, keys, share, &folder),
+            Some(only) if only == name => return restart(name, sql, keys, share, &folder),
             Some(_) => {}
             None => {
                 let _ = std::fs::remove_dir_all(&folder);
@@ -229,6 +233,7 @@ fn main() -> Result<(), Failure> {
                 again.args([&keys.to_string(), &share.to_string()]).arg(folder.parent().unwrap_or(&folder)).arg(name);
                 again.status()?;
                 std::fs::remove_dir_all(&folder)?;
+                std::fs::remove_file(folder.with_extension("versions"))?;
             }
         }
     }

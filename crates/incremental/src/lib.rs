@@ -25,7 +25,7 @@ mod subqueries;
 pub mod types;
 mod whole;
 
-pub use arrangement::{canonical_batch, canonical_floats};
+pub use arrangement::{KeyValues, canonical_batch, canonical_floats};
 pub use batch::{BatchLimits, BatchOutput};
 pub use dataflow::{Dataflow, StepOutput};
 pub use delta::{Delta, Relation};

@@ -13,7 +13,7 @@ use weir_incremental::{Dataflow, Delta, ModelPlan, Planner, Relation, RelationTr
 
 type Row = Vec<Option<i64>>;
 
-const EPOCH_ROWS: usize = 2000;
+const EPOCH_ROWS: usize = 1000;
 
 fn schema() -> SchemaRef {
     let column = |name: &str| Field::new(name, DataType::Int64, true);
@@ -130,8 +130,7 @@ fn run(budget: usize, epochs: u64, restarts: bool) -> usize {
     let store = CheckpointStore::open(&environment, Path::new("/checkpoints")).unwrap();
     let mut graph = Dataflow::build(&models, &relations()).unwrap();
     graph.attach(&store.reader(), true).unwrap();
-    let mut history =
-        History { random: StdRng::seed_from_u64(9), keys: 20_000, t: BTreeMap::new(), u: BTreeMap::new() };
+    let mut history = History { random: StdRng::seed_from_u64(9), keys: 8000, t: BTreeMap::new(), u: BTreeMap::new() };
     let mut kept: BTreeMap<String, BTreeMap<Row, i64>> = BTreeMap::new();
     let mut most = 0;
     for epoch in 1..=epochs {
@@ -159,7 +158,7 @@ fn run(budget: usize, epochs: u64, restarts: bool) -> usize {
 
 #[test]
 fn a_tenth_of_the_memory_gives_the_same_answers_and_is_kept_to() {
-    let epochs = 60;
+    let epochs = 40;
     let whole = run(usize::MAX, epochs, false);
     let of_epoch = run(usize::MAX, 1, false);
     let budget = whole / 10;

@@ -8,7 +8,8 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
-use weir_incremental::{Delta, Relation};
+use weir_incremental::checkpoint::Disk;
+use weir_incremental::{Delta, EngineError, Relation, State};
 
 use crate::dedupe::Dedupe;
 use crate::keyed::{KeyedTable, Positions};
@@ -268,18 +269,23 @@ impl Admission {
     pub fn changes(&mut self, role: &str, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
         match (role, &mut self.dedupe, &mut self.keyed) {
             ("dedupe", Some(dedupe), _) => dedupe.changes(emit),
-            ("keyed", _, Some(table)) => table.changes(emit),
+            ("keyed", _, Some(table)) => table.state().changes(&mut |key, value| emit(key.bytes, value)),
             _ => {}
         }
     }
 
-    /// Puts back one entry of a role.
-    pub fn restore(&mut self, role: &str, key: &[u8], value: &[u8]) -> Result<(), ArrowError> {
+    /// Says where checkpoints have a role's state, which memory does not have.
+    pub fn attach(&mut self, role: &str, disk: &Disk) -> Result<(), EngineError> {
         match (role, &mut self.dedupe, &mut self.keyed) {
-            ("dedupe", Some(dedupe), _) => dedupe.restore(key, value),
-            ("keyed", _, Some(table)) => table.restore(key, value),
+            ("dedupe", Some(dedupe), _) => disk.each(&mut |key, value| Ok(dedupe.restore(key, value)?)),
+            ("keyed", _, Some(table)) => table.state().attach(disk, false),
             _ => Ok(()),
         }
+    }
+
+    /// The state that can leave memory.
+    pub fn state(&mut self) -> Option<&mut dyn State> {
+        self.keyed.as_mut().map(KeyedTable::state)
     }
 
     /// Roles of the state that this source keeps.

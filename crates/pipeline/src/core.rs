@@ -21,7 +21,7 @@ use weir_environment::Environment;
 use weir_incremental::checkpoint::{CheckpointStore, StateChanges, StateReader};
 use weir_incremental::dataflow::{Dataflow, OperatorDescription, Stopwatch};
 use weir_incremental::operators::EngineError;
-use weir_incremental::{Delta, Relation};
+use weir_incremental::{Delta, Relation, State};
 use weir_journal::{EpochJournal, EpochJournalOptions, JournalError, Ledger, LedgerOptions};
 
 use crate::EpochNumber;
@@ -316,16 +316,17 @@ impl Core {
             starts_over: false,
             memory: Memory::default(),
         };
+        if let Some(record) = &checkpoint_record {
+            core.restore(record)?;
+        }
+        core.attach_own_state()?;
         if with_models {
             core.dataflow.attach(&core.checkpoints, checkpoint_record.is_none())?;
-        }
-        if let Some(record) = checkpoint_record {
-            core.restore(store, &record)?;
         }
         Ok(core)
     }
 
-    fn restore(&mut self, store: &CheckpointStore, record: &CheckpointRecord) -> Result<(), PipelineError> {
+    fn restore(&mut self, record: &CheckpointRecord) -> Result<(), PipelineError> {
         if record.version > FRAMES_VERSION {
             return Err(PipelineError::State(format!(
                 "the checkpoint has format {}, this program reads up to {FRAMES_VERSION}: use the newer program",
@@ -340,20 +341,44 @@ impl Core {
             if let Some(watermarks) = record.commit.watermarks.get(admission.name.as_ref()) {
                 admission.watermarks = watermarks.clone();
             }
+        }
+        Ok(())
+    }
+
+    /// Says where checkpoints have the state of sources and lookups.
+    fn attach_own_state(&mut self) -> Result<(), PipelineError> {
+        for admission in &mut self.admissions {
             for role in admission.roles() {
                 let state = source_state(&admission.name, role, admission.schema());
-                store.restore(&state, &mut |key, value| Ok(admission.restore(role, key, value)?))?;
+                admission.attach(role, &self.checkpoints.state(&state))?;
             }
         }
         for (name, index) in &self.indexes {
             let mut index = index.write();
             let state = index_state(name, index.schema());
-            store.restore(&state, &mut |key, value| {
-                index.restore(key, value);
-                Ok(())
-            })?;
+            index.state().attach(&self.checkpoints.state(&state), false)?;
         }
         Ok(())
+    }
+
+    /// Calls `act` with the state of each source and lookup that can leave memory.
+    fn each_own_state(&mut self, act: &mut dyn FnMut(&mut dyn State)) {
+        self.admissions.iter_mut().filter_map(Admission::state).for_each(&mut *act);
+        self.indexes.values().for_each(|index| act(index.write().state()));
+    }
+
+    /// Has state leave memory where there is too much of it; false when there still is.
+    fn keep_within_budget(&mut self) -> bool {
+        let mut indexes: Vec<_> = self.indexes.values().map(|index| index.write()).collect();
+        let mut own: Vec<&mut dyn State> = self.admissions.iter_mut().filter_map(Admission::state).collect();
+        own.extend(indexes.iter_mut().map(|index| index.state()));
+        self.dataflow.keep_within_beside(&mut own, self.spec.settings.state_bytes_max)
+    }
+
+    fn state_bytes(&mut self) -> usize {
+        let mut bytes = self.dataflow.state_bytes();
+        self.each_own_state(&mut |state| bytes += state.bytes());
+        bytes
     }
 
     /// Runs the committed epochs behind the checkpoint again.
@@ -700,7 +725,7 @@ impl Core {
         self.last = record;
         self.contents.publish(epoch, clock, changes, &self.last.recomputed)?;
         self.changed_since_checkpoint = true;
-        self.memory.exceeded = !self.dataflow.keep_within(self.spec.settings.state_bytes_max);
+        self.memory.exceeded = !self.keep_within_budget();
         Ok(())
     }
 
@@ -778,7 +803,7 @@ impl Core {
     /// Whether so much state has changed since the last checkpoint that only another lets memory keep to its bound.
     pub fn needs_checkpoint(&mut self) -> bool {
         let quarter = self.spec.settings.state_bytes_max / 4;
-        self.memory.exceeded && self.dataflow.state_bytes() > self.memory.needed + quarter
+        self.memory.exceeded && self.state_bytes() > self.memory.needed + quarter
     }
 
     /// Takes what changed since the last checkpoint; None when nothing did.
@@ -801,7 +826,10 @@ impl Core {
         for (name, index) in &self.indexes {
             let mut index = index.write();
             let state = index_state(name, index.schema());
-            index.changes(&mut |key, value| changes.put(&state, key, value));
+            if index.starts_over() {
+                changes.start_over(&state);
+            }
+            index.state().changes(&mut |key, value| changes.put_key(&state, key, value));
         }
         self.dataflow.state_changes(&mut |state, key, value| changes.put_key(state, key, value));
         let totals = self.contents.totals().into_iter().map(|(name, t)| (name, t.into())).collect();
@@ -818,8 +846,9 @@ impl Core {
     pub fn release(&mut self, epoch: EpochNumber) -> Result<(), PipelineError> {
         if epoch >= self.taken {
             self.dataflow.durable();
-            self.memory.exceeded = !self.dataflow.keep_within(self.spec.settings.state_bytes_max);
-            self.memory.needed = if self.memory.exceeded { self.dataflow.state_bytes() } else { 0 };
+            self.each_own_state(&mut |state| state.durable());
+            self.memory.exceeded = !self.keep_within_budget();
+            self.memory.needed = if self.memory.exceeded { self.state_bytes() } else { 0 };
         }
         self.write_ledger()?;
         self.ledger.lock().sync()?;

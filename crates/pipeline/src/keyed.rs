@@ -10,9 +10,9 @@ use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow_row::{OwnedRow, RowConverter, Rows, SortField};
+use arrow_row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
-use weir_incremental::Delta;
+use weir_incremental::{Delta, EngineError, KeyValues, State};
 
 use crate::state::{StateReader, StateWriter, decode_error};
 
@@ -60,20 +60,31 @@ impl Positions {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    version: Option<OwnedRow>,
-    arrival: i64,
-    partition: u32,
-    offset: u64,
-    /// None: a tombstone.
-    row: Option<Box<[u8]>>,
+/// What decides which row of a key is current: version, arrival, partition, offset.
+type Order<'a> = (Option<&'a [u8]>, i64, u32, u64);
+
+fn write_entry(bytes: &mut Vec<u8>, (version, arrival, partition, offset): Order<'_>, row: Option<&[u8]>) {
+    bytes.clear();
+    let mut writer = StateWriter(bytes);
+    writer.optional(version);
+    writer.i64(arrival);
+    writer.u64(u64::from(partition));
+    writer.u64(offset);
+    writer.optional(row);
 }
 
-impl Entry {
-    fn order(&self) -> (Option<arrow_row::Row<'_>>, i64, u32, u64) {
-        (self.version.as_ref().map(OwnedRow::row), self.arrival, self.partition, self.offset)
-    }
+/// The order of an entry and its row; none for a tombstone.
+fn read_entry(bytes: &[u8]) -> Result<(Order<'_>, Option<&[u8]>), ArrowError> {
+    let mut reader = StateReader(bytes);
+    let version = reader.optional()?;
+    let arrival = reader.i64()?;
+    let partition = u32::try_from(reader.u64()?).map_err(|_| decode_error("a keyed row's partition"))?;
+    let offset = reader.u64()?;
+    Ok(((version, arrival, partition, offset), reader.optional()?))
+}
+
+fn state_error(error: EngineError) -> ArrowError {
+    ArrowError::ExternalError(Box::new(error))
 }
 
 /// What a batch of rows did to the table.
@@ -95,9 +106,7 @@ pub struct KeyedTable {
     key_converter: RowConverter,
     row_converter: RowConverter,
     version_converter: Option<RowConverter>,
-    entries: HashMap<Box<[u8]>, Entry, ahash::RandomState>,
-    changed: hashbrown::HashSet<Box<[u8]>, ahash::RandomState>,
-    live: usize,
+    entries: KeyValues,
 }
 
 fn converter(schema: &SchemaRef, columns: impl Iterator<Item = usize>) -> Result<RowConverter, ArrowError> {
@@ -112,7 +121,6 @@ impl KeyedTable {
         version: Option<usize>,
         deleted: Option<usize>,
     ) -> Result<Self, ArrowError> {
-        let state = ahash::RandomState::with_seeds(1, 2, 3, 4);
         Ok(Self {
             key_converter: converter(&schema, keys.iter().copied())?,
             row_converter: converter(&schema, 0..schema.fields().len())?,
@@ -121,20 +129,8 @@ impl KeyedTable {
             keys,
             version,
             deleted,
-            entries: HashMap::with_hasher(state.clone()),
-            changed: hashbrown::HashSet::with_hasher(state),
-            live: 0,
+            entries: KeyValues::default(),
         })
-    }
-
-    /// Number of keys that have a row.
-    pub fn len(&self) -> usize {
-        self.live
-    }
-
-    /// Whether no key has a row.
-    pub fn is_empty(&self) -> bool {
-        self.live == 0
     }
 
     /// Applies rows in order.
@@ -148,57 +144,45 @@ impl KeyedTable {
         };
         let deleted: Option<BooleanArray> = self.deleted.map(|column| rows.column(column).as_boolean().clone());
 
+        self.entries.fetch((0..rows.num_rows()).map(|index| keys.row(index).data())).map_err(state_error)?;
         let mut superseded = Vec::new();
-        // What each touched key had before this batch.
+        // What each touched key had before this batch, and a row of the batch with the key.
         let mut before: HashMap<Box<[u8]>, Option<Box<[u8]>>, ahash::RandomState> =
-            HashMap::with_hasher(self.entries.hasher().clone());
+            HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let mut bytes = Vec::new();
         for index in 0..rows.num_rows() {
             let key: &[u8] = keys.row(index).data();
             let removal = deleted.as_ref().is_some_and(|d| d.is_valid(index) && d.value(index));
-            let entry = Entry {
-                version: versions.as_ref().map(|v| v.row(index).owned()),
-                arrival: positions.arrivals[index],
-                partition: positions.partitions[index],
-                offset: positions.offsets[index],
-                row: (!removal).then(|| Box::from(encoded.row(index).data())),
-            };
-            let old = match self.entries.get_mut(key) {
-                Some(present) => {
-                    if present.order() > entry.order() {
-                        superseded.push(index as u32);
-                        continue;
-                    }
-                    std::mem::replace(present, entry).row
-                }
-                None => {
-                    self.entries.insert(Box::from(key), entry);
-                    None
-                }
-            };
-            if !before.contains_key(key) {
-                before.insert(Box::from(key), old);
+            let version = versions.as_ref().map(|v| v.row(index));
+            let order: Order<'_> = (
+                version.as_ref().map(|version| version.data()),
+                positions.arrivals[index],
+                positions.partitions[index],
+                positions.offsets[index],
+            );
+            let present = self.entries.get(key).map(read_entry).transpose()?;
+            if present.is_some_and(|(present, _)| present > order) {
+                superseded.push(index as u32);
+                continue;
             }
+            if !before.contains_key(key) {
+                before.insert(Box::from(key), present.and_then(|(_, row)| row).map(Box::from));
+            }
+            write_entry(&mut bytes, order, (!removal).then(|| encoded.row(index).data()));
+            self.entries.set(key, &bytes).map_err(state_error)?;
         }
 
         let mut removed: Vec<Box<[u8]>> = Vec::new();
         let mut added: Vec<&[u8]> = Vec::new();
         for (key, old) in &mut before {
-            let new = self.entries.get(key.as_ref()).and_then(|e| e.row.as_deref());
-            self.live = self.live + usize::from(new.is_some()) - usize::from(old.is_some());
+            let new = self.entries.get(key).map(read_entry).transpose()?.and_then(|(_, row)| row);
             if old.as_deref() == new {
                 continue;
             }
-            if let Some(old) = old.take() {
-                removed.push(old);
-            }
-            if let Some(new) = new {
-                added.push(new);
-            }
+            removed.extend(old.take());
+            added.extend(new);
         }
         let delta = self.delta(&removed, &added)?;
-        for key in before.into_keys() {
-            self.changed.insert(key);
-        }
         Ok(Applied { delta, superseded })
     }
 
@@ -219,53 +203,21 @@ impl KeyedTable {
     /// The current row of a key given as one-row columns of the key's types, or None.
     pub fn lookup(&self, key: &[arrow::array::ArrayRef]) -> Result<Option<RecordBatch>, ArrowError> {
         let rows = self.key_converter.convert_columns(key)?;
-        match self.entries.get(rows.row(0).data()).and_then(|e| e.row.as_deref()) {
-            Some(row) => Ok(Some(self.decode(std::iter::once(row))?)),
-            None => Ok(None),
+        let entry = self.entries.find(rows.row(0).data()).map_err(state_error)?;
+        match entry.as_deref().map(read_entry).transpose()? {
+            Some((_, Some(row))) => Ok(Some(self.decode(std::iter::once(row))?)),
+            _ => Ok(None),
         }
     }
 
-    /// Makes everything part of the next [`KeyedTable::changes`].
+    /// Makes everything in memory part of the next checkpoint.
     pub fn mark_all_changed(&mut self) {
-        self.changed.extend(self.entries.keys().cloned());
+        self.entries.mark_all_changed();
     }
 
-    /// Emits what changed since the last call: key and value bytes, no value for what is gone.
-    pub fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
-        let mut value = Vec::new();
-        for key in self.changed.drain() {
-            match self.entries.get(&key) {
-                Some(entry) => {
-                    value.clear();
-                    let mut writer = StateWriter(&mut value);
-                    writer.optional(entry.version.as_ref().map(|v| v.row().data().to_vec()).as_deref());
-                    writer.i64(entry.arrival);
-                    writer.u64(u64::from(entry.partition));
-                    writer.u64(entry.offset);
-                    writer.optional(entry.row.as_deref());
-                    emit(&key, Some(&value));
-                }
-                None => emit(&key, None),
-            }
-        }
-    }
-
-    /// Puts back one entry that [`KeyedTable::changes`] emitted.
-    pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), ArrowError> {
-        let mut reader = StateReader(value);
-        let version = reader.optional()?;
-        let version = match (version, &self.version_converter) {
-            (Some(bytes), Some(converter)) => Some(converter.parser().parse(bytes).owned()),
-            (None, None) => None,
-            _ => return Err(decode_error("a keyed row's version")),
-        };
-        let arrival = reader.i64()?;
-        let partition = u32::try_from(reader.u64()?).map_err(|_| decode_error("a keyed row's partition"))?;
-        let offset = reader.u64()?;
-        let row = reader.optional()?.map(Box::from);
-        self.live += usize::from(row.is_some());
-        self.entries.insert(Box::from(key), Entry { version, arrival, partition, offset, row });
-        Ok(())
+    /// The rows and tombstones by key, as checkpoints have them.
+    pub fn state(&mut self) -> &mut dyn State {
+        &mut self.entries
     }
 }
 
@@ -276,21 +228,20 @@ pub struct KeyIndex {
     keys: Vec<usize>,
     key_converter: RowConverter,
     row_converter: RowConverter,
-    rows: HashMap<Box<[u8]>, Box<[u8]>, ahash::RandomState>,
-    changed: hashbrown::HashSet<Box<[u8]>, ahash::RandomState>,
+    rows: KeyValues,
+    starts_over: bool,
 }
 
 impl KeyIndex {
     /// An index of rows of `schema` by the columns `keys`.
     pub fn new(schema: SchemaRef, keys: Vec<usize>) -> Result<Self, ArrowError> {
-        let state = ahash::RandomState::with_seeds(5, 6, 7, 8);
         Ok(Self {
             key_converter: converter(&schema, keys.iter().copied())?,
             row_converter: converter(&schema, 0..schema.fields().len())?,
             schema,
             keys,
-            rows: HashMap::with_hasher(state.clone()),
-            changed: hashbrown::HashSet::with_hasher(state),
+            rows: KeyValues::default(),
+            starts_over: false,
         })
     }
 
@@ -304,6 +255,7 @@ impl KeyIndex {
         let columns: Vec<_> = self.keys.iter().map(|i| delta.rows.column(*i).clone()).collect();
         let keys = self.key_converter.convert_columns(&columns)?;
         let encoded = self.row_converter.convert_columns(delta.rows.columns())?;
+        self.rows.fetch((0..delta.len()).map(|index| keys.row(index).data())).map_err(state_error)?;
         let mut broken = 0;
         for pass in [-1i64, 1] {
             for index in 0..delta.len() {
@@ -314,17 +266,12 @@ impl KeyIndex {
                 let key = keys.row(index);
                 let row = encoded.row(index);
                 if pass < 0 {
-                    if self.rows.get(key.data()).is_some_and(|r| r.as_ref() == row.data()) {
+                    if self.rows.get(key.data()).is_some_and(|r| r == row.data()) {
                         self.rows.remove(key.data());
                     }
                 } else {
-                    broken += usize::from(weight > 1);
-                    if self.rows.insert(Box::from(key.data()), Box::from(row.data())).is_some() {
-                        broken += 1;
-                    }
-                }
-                if !self.changed.contains(key.data()) {
-                    self.changed.insert(Box::from(key.data()));
+                    broken += usize::from(weight > 1) + usize::from(self.rows.get(key.data()).is_some());
+                    self.rows.set(key.data(), row.data()).map_err(state_error)?;
                 }
             }
         }
@@ -334,9 +281,9 @@ impl KeyIndex {
     /// The row of a key given as one-row columns of the key's types.
     pub fn lookup(&self, key: &[arrow::array::ArrayRef]) -> Result<Option<RecordBatch>, ArrowError> {
         let rows = self.key_converter.convert_columns(key)?;
-        let Some(row) = self.rows.get(rows.row(0).data()) else { return Ok(None) };
+        let Some(row) = self.rows.find(rows.row(0).data()).map_err(state_error)? else { return Ok(None) };
         let parser = self.row_converter.parser();
-        let columns = self.row_converter.convert_rows(std::iter::once(parser.parse(row)))?;
+        let columns = self.row_converter.convert_rows(std::iter::once(parser.parse(&row)))?;
         Ok(Some(RecordBatch::try_new(self.schema.clone(), columns)?))
     }
 
@@ -345,36 +292,25 @@ impl KeyIndex {
         &self.schema
     }
 
-    /// Lets go of every row.
+    /// Lets go of every row; the next checkpoint starts over.
     pub fn clear(&mut self) {
-        self.changed.extend(self.rows.drain().map(|(key, _)| key));
+        self.rows.clear();
+        self.starts_over = true;
     }
 
-    /// Makes everything part of the next [`KeyIndex::changes`].
+    /// Makes everything in memory part of the next checkpoint.
     pub fn mark_all_changed(&mut self) {
-        self.changed.extend(self.rows.keys().cloned());
+        self.rows.mark_all_changed();
     }
 
-    /// Emits what changed since the last call.
-    pub fn changes(&mut self, emit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
-        for key in self.changed.drain() {
-            emit(&key, self.rows.get(&key).map(AsRef::as_ref));
-        }
+    /// Whether what checkpoints have of the index counts no more; asked once a checkpoint.
+    pub fn starts_over(&mut self) -> bool {
+        std::mem::take(&mut self.starts_over)
     }
 
-    /// Puts back one entry.
-    pub fn restore(&mut self, key: &[u8], value: &[u8]) {
-        self.rows.insert(Box::from(key), Box::from(value));
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+    /// The rows by key, as checkpoints have them.
+    pub fn state(&mut self) -> &mut dyn State {
+        &mut self.rows
     }
 }
 

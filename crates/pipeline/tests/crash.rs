@@ -139,7 +139,8 @@ const CLICKS: &str = "clicks";
 const OFFERS: &str = "offers";
 const ROLLUP: &str = "rollup";
 
-fn spec() -> Arc<PipelineSpec> {
+/// Either all state stays in memory, or all that may leaves it at once.
+fn spec(state_bytes_max: usize) -> Arc<PipelineSpec> {
     let clicks = source(
         CLICKS,
         vec![column("kind", DataType::Utf8), column("id", DataType::Int64), column("offer", DataType::Int64)],
@@ -199,7 +200,7 @@ fn spec() -> Arc<PipelineSpec> {
         models,
         followed: vec!["revenue".into()],
         fingerprint: String::new(),
-        settings: LoopSettings::default(),
+        settings: LoopSettings { state_bytes_max, ..LoopSettings::default() },
     })
 }
 
@@ -339,8 +340,9 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 
 #[test]
 fn crashes_at_any_storage_operation_lose_nothing_and_double_nothing() {
-    let spec = spec();
+    let specs = [usize::MAX, 0].map(spec);
     for seed in 0..60 {
+        let spec = specs[seed as usize % 2].clone();
         let mut random = StdRng::seed_from_u64(seed);
         let lines: Vec<String> = (0..400).map(|id| line(&mut random, id)).collect();
         let (mut environment, simulator) = Environment::simulated(seed);
@@ -367,11 +369,12 @@ fn crashes_at_any_storage_operation_lose_nothing_and_double_nothing() {
 
 #[test]
 fn every_cut_of_the_same_input_gives_the_same_contents_and_checksums() {
-    let spec = spec();
+    let specs = [usize::MAX, 0].map(spec);
     let mut random = StdRng::seed_from_u64(7);
     let lines: Vec<String> = (0..500).map(|id| line(&mut random, id)).collect();
     let mut totals = None;
     for seed in 0..8 {
+        let spec = specs[seed as usize % 2].clone();
         let (environment, _simulator) = Environment::simulated(seed);
         let mut cuts = StdRng::seed_from_u64(seed);
         let history = Arc::new(MemoryHistory::default());

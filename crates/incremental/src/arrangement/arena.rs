@@ -64,6 +64,17 @@ impl Arena {
         Some(record)
     }
 
+    /// Replaces what follows the key when it is as long; false when it is not.
+    pub fn overwrite(&mut self, record: Record, rest: &[u8]) -> bool {
+        let (len, key_len) = (self.get(record).len(), self.key_len(record));
+        let fits = len - key_len == rest.len();
+        if fits {
+            let (block, at) = place(record);
+            self.blocks[block][at + HEADER + key_len..at + HEADER + len].copy_from_slice(rest);
+        }
+        fits
+    }
+
     /// Gives a record's space back.
     pub fn remove(&mut self, record: Record) {
         let units = units_of(self.get(record).len());

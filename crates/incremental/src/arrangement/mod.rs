@@ -15,6 +15,7 @@ mod canonical;
 mod encoding;
 mod gone;
 mod index;
+mod key_values;
 mod multisets;
 
 pub(crate) use arena::{Arena, NONE as NO_RECORD, Record};
@@ -22,6 +23,7 @@ pub use canonical::{canonical_batch, canonical_floats};
 pub(crate) use encoding::{EncodedRows, RowEncoding};
 pub(crate) use gone::Gone;
 pub(crate) use index::{Index, hash_of};
+pub use key_values::KeyValues;
 pub(crate) use multisets::{EMPTY, Head, Multisets};
 
 use crate::checkpoint::Disk;

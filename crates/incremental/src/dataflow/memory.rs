@@ -42,9 +42,16 @@ impl Dataflow {
     /// Has state leave memory when it takes nearly `bytes_max` or more, between two steps; false when it still takes more:
     /// then too much has changed since the last durable checkpoint, or an operator cannot do without.
     pub fn keep_within(&mut self, bytes_max: usize) -> bool {
+        self.keep_within_beside(&mut [], bytes_max)
+    }
+
+    /// As [`Dataflow::keep_within`], for the graph's state and that of others together.
+    pub fn keep_within_beside(&mut self, others: &mut [&mut dyn State], bytes_max: usize) -> bool {
         let Some(disk) = &self.disk else { return true };
         let bytes_max = bytes_max.saturating_sub(disk.bytes()).max(bytes_max / 2);
-        let held: Vec<Held> = self.states().map(|state| Held::of(state)).collect();
+        let mut states: Vec<&mut dyn State> = self.states().collect();
+        states.extend(others.iter_mut().map(|state| &mut **state as &mut dyn State));
+        let held: Vec<Held> = states.iter().map(|state| Held::of(*state)).collect();
         let sum = |part: fn(&Held) -> usize| held.iter().map(part).sum::<usize>();
         let (bytes, live) = (sum(|held| held.bytes), sum(|held| held.live));
         if bytes <= bytes_max && live <= bytes_max / 4 * 3 {
@@ -53,18 +60,18 @@ impl Dataflow {
         // Down to half, so that it takes a while until it is time again.
         let excess = live.saturating_sub(bytes_max / 2);
         let mut missing = excess;
-        for (state, held) in self.states().zip(&held) {
+        for (state, held) in states.iter_mut().zip(&held) {
             let share = (excess as u128 * held.live as u128).div_ceil(live.max(1) as u128) as usize;
             missing = missing.saturating_sub(state.evict(share));
         }
         // Where a state could not give its share, others give more.
-        for state in self.states() {
+        for state in &mut states {
             if missing == 0 {
                 break;
             }
             missing = missing.saturating_sub(state.evict(missing));
         }
-        self.state_bytes() <= bytes_max
+        states.iter().map(|state| state.bytes()).sum::<usize>() <= bytes_max
     }
 
     /// Bytes of memory that state takes.
