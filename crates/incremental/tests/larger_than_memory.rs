@@ -168,3 +168,27 @@ fn a_tenth_of_the_memory_gives_the_same_answers_and_is_kept_to() {
     assert!(most < budget + 10 * of_epoch, "{most} bytes with a budget of {budget}, {of_epoch} in the first epoch");
     assert!(most < whole / 2, "{most} of {whole}");
 }
+
+#[test]
+fn what_went_with_a_group_does_not_hide_what_another_has_on_disk() {
+    let models = models();
+    let (environment, _simulator) = Environment::simulated(2);
+    let store = CheckpointStore::open(&environment, Path::new("/checkpoints")).unwrap();
+    let mut graph = Dataflow::build(&models, &relations()).unwrap();
+    graph.attach(&store.reader(), true).unwrap();
+    let mut changes = StateChanges::default();
+    let mut step = |graph: &mut Dataflow, rows: &[(i64, i64, i64)]| {
+        let output = graph.step(0, &HashMap::from([("t".into(), delta(rows))])).unwrap();
+        output.models.into_iter().find(|(model, _)| model.as_ref() == "kinds").map_or(0, |(_, delta)| delta.len())
+    };
+    assert_eq!(step(&mut graph, &[(1, 7, 1), (2, 7, 1)]), 2);
+    graph.state_changes(&mut |state, key, value| changes.put_key(state, key, value));
+    store.write(1, &mut changes, b"").unwrap();
+    graph.durable();
+    graph.keep_within(0);
+    // The first group and its value go; no durable checkpoint knows of it yet.
+    assert_eq!(step(&mut graph, &[(1, 7, -1)]), 1);
+    graph.state_changes(&mut |_, _, _| {});
+    // The second has the same value already, on disk alone.
+    assert_eq!(step(&mut graph, &[(2, 7, 1)]), 0);
+}
