@@ -177,7 +177,7 @@ fn what_went_with_a_group_does_not_hide_what_another_has_on_disk() {
     let mut graph = Dataflow::build(&models, &relations()).unwrap();
     graph.attach(&store.reader(), true).unwrap();
     let mut changes = StateChanges::default();
-    let mut step = |graph: &mut Dataflow, rows: &[(i64, i64, i64)]| {
+    let step = |graph: &mut Dataflow, rows: &[(i64, i64, i64)]| {
         let output = graph.step(0, &HashMap::from([("t".into(), delta(rows))])).unwrap();
         output.models.into_iter().find(|(model, _)| model.as_ref() == "kinds").map_or(0, |(_, delta)| delta.len())
     };
