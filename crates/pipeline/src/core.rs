@@ -204,6 +204,8 @@ pub struct Core {
     /// The epoch of the last checkpoint that was taken.
     taken: EpochNumber,
     checkpoints: StateReader,
+    /// Whether the models' state began in the checkpoint, from which it comes when it is touched.
+    fetches: bool,
     /// What checkpoints have of the models' state counts no more.
     starts_over: bool,
     memory: Memory,
@@ -313,6 +315,7 @@ impl Core {
             changed_since_checkpoint: false,
             taken: start,
             checkpoints: store.reader(),
+            fetches: with_models && checkpoint_record.is_some(),
             starts_over: false,
             memory: Memory::default(),
         };
@@ -887,9 +890,18 @@ impl Core {
         &self.ledger
     }
 
-    /// Every operator of the models with what it did since the start and what it remembers.
+    /// Every operator of the models with what it did since the start and what it remembers, be it in memory or, since a
+    /// start reads little of it, in the checkpoint alone.
     pub fn operators(&mut self) -> Vec<OperatorDescription> {
-        self.dataflow.describe()
+        let mut operators = self.dataflow.describe();
+        if self.fetches {
+            for operator in operators.iter_mut().filter(|operator| operator.keeps_state) {
+                let (rows, bytes) = self.checkpoints.size_of(&operator.id);
+                operator.state_rows = operator.state_rows.max(rows);
+                operator.state_bytes = operator.state_bytes.max(bytes);
+            }
+        }
+        operators
     }
 
     /// When a model changes by the clock alone, µs UTC.

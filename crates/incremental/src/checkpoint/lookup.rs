@@ -42,6 +42,15 @@ impl StateReader {
         Disk { reader: self.clone(), state: id.into(), tag: Vec::new() }
     }
 
+    /// Entries and bytes on disk that a state has, at most: a key that several runs have counts in each.
+    pub fn size_of(&self, id: &str) -> (usize, usize) {
+        let runs = self.0.runs();
+        let sections = runs.iter().filter_map(|run| run.info.section(id));
+        sections.fold((0, 0), |(entries, bytes), section| {
+            (entries + section.entries as usize, bytes + section.end.saturating_sub(section.start) as usize)
+        })
+    }
+
     /// Bytes of memory that filters and indexes of blocks take.
     pub fn bytes(&self) -> usize {
         self.0.runs().iter().map(Run::guide_bytes).sum()

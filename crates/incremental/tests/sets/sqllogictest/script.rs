@@ -58,7 +58,7 @@ fn records_are_read_without_what_is_expected() {
     let expected = [
         Record::Statement("CREATE TABLE t\n(a INT)\n".into()),
         Record::Query(7, "SELECT a\nFROM t\n".into()),
-        Record::Query(22, "SELECT 2\n".into()),
+        Record::Query(23, "SELECT 2\n".into()),
     ];
     assert_eq!(records(&path), expected);
 }
