@@ -8,8 +8,10 @@
 //!
 //! The algorithm: both sides are kept in order of (key, time, row).
 //!
-//!     left            l1    l2   l3        l4  l5
-//!     right       r1           r2      r3            <- taking r2 away moves l3 to r1; bringing it moves it back
+//! ```text
+//! left            l1    l2   l3        l4  l5
+//! right       r1           r2      r3            <- taking r2 away moves l3 to r1; bringing it moves it back
+//! ```
 //!
 //! 1. A right row that comes or goes moves exactly the left rows between it and the next right row: from the right row
 //!    before it to itself, or back. Rows go in ascending order and come in descending order, so that one step moves a left

@@ -2,8 +2,10 @@
 //!
 //! Let `S` be the first input and `Q` the step, which treats each row apart. The iterations are
 //!
-//!     W(0) = S,   W(d + 1) = Q(W(d)),                          the output is their sum        (UNION ALL)
-//!     W(d) = the rows of S (d = 0) or Q(W(d - 1)) that are in no W(e), e < d                   (UNION)
+//! ```text
+//! W(0) = S,   W(d + 1) = Q(W(d)),                          the output is their sum        (UNION ALL)
+//! W(d) = the rows of S (d = 0) or Q(W(d - 1)) that are in no W(e), e < d                   (UNION)
+//! ```
 //!
 //! The operators of the step exist once: each row of `W` carries its iteration `d` in a last column. A step
 //!
