@@ -1,10 +1,8 @@
 //! `cargo xtask docs`: the pages of docs/ and the answers in the README's tutorial. Tests make and compare them.
 
-use std::process::Command;
-
 use anyhow::Result;
 
-use crate::{run, tools, workspace};
+use crate::{run, tools};
 
 /// What to do with pages that differ from the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +15,8 @@ pub enum Mode {
 
 /// Makes or checks the pages; whether they are now as the code says.
 pub fn run(mode: Mode) -> Result<bool> {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(workspace::root()).args(["test", "--quiet", "--locked", "--workspace", "--test", "docs"]);
+    let mut command = run::cargo();
+    command.args(["test", "--quiet", "--locked", "--workspace", "--test", "docs"]);
     if mode == Mode::Check {
         return run::watched(&mut command, |_| {});
     }

@@ -1,7 +1,5 @@
 //! `cargo xtask picture`: runs the demo and draws what it prints, as a terminal would show it, into docs/demo.svg.
 
-use std::process::Command;
-
 use anyhow::{Result, ensure};
 
 use crate::{run, workspace};
@@ -15,8 +13,8 @@ const LIVE_LINES_MAX: usize = 6;
 /// Runs the demo for a release build and draws it.
 pub fn run() -> Result<bool> {
     let mut lines = Vec::new();
-    let mut demo = Command::new(env!("CARGO"));
-    demo.current_dir(workspace::root()).env("NO_COLOR", "1").args(["run", "--release", "--quiet", "--", "demo"]);
+    let mut demo = run::cargo();
+    demo.env("NO_COLOR", "1").args(["run", "--release", "--quiet", "--", "demo"]);
     let succeeded = run::watched(&mut demo, |line| lines.push(line.trim_end().to_owned()))?;
     ensure!(succeeded, "the demo failed");
     lines.insert(0, "$ cargo run --release -- demo".to_owned());

@@ -5,6 +5,24 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::workspace;
+
+/// Cargo, in the workspace's root.
+///
+/// What `cargo run` tells this program of itself is kept from it: it would reach the build scripts of dependencies, of which
+/// some (ring's) run again when it differs, and DataFusion would be built anew.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(workspace::root());
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&variable);
+        }
+    }
+    command
+}
+
 /// Runs a command with its output shown; an error when it fails.
 pub fn must(command: &mut Command) -> Result<()> {
     let shown = show(command);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{run, tidy, tools, workspace};
+use crate::{run, tidy, tools};
 
 /// How much is tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +73,8 @@ pub fn kill(options: &[&str]) -> Result<bool> {
 
 /// Always of the whole workspace: for a part of it, cargo would build the dependencies again with other features.
 fn cargo_test(tools: &tools::Tools) -> Command {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(workspace::root()).args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    let mut command = run::cargo();
+    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     command.env("WEIR_TEST_PYTHON", &tools.python);
     if std::env::var("CI").is_ok_and(|ci| ci == "true") && std::env::var_os("CARGO_TARGET_DIR").is_none() {
         // Clones come and go; what was built stays.
