@@ -18,8 +18,9 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, Join, Limit, LogicalPlan, LogicalPlanBuilder, TableScan, Union, Unnest, Window,
 };
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::physical_planner::PhysicalPlanner;
+use futures::TryStreamExt;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,13 +62,22 @@ pub async fn run(
     limits: BatchLimits,
 ) -> Result<BatchOutput, EngineError> {
     let failures = Mutex::new(BTreeMap::new());
-    let runnable = match plan.form {
-        PlanForm::Canonical => Runnable { tables, now, failures: &failures }.of(&plan.plan)?,
+    let runnable = Runnable { tables, now, failures: &failures };
+    let state = SessionStateBuilder::new().with_config(session_config()).with_runtime_env(limits.runtime()?).build();
+    let whole = match plan.form {
+        PlanForm::Canonical => runnable.of(&plan.plan)?,
         PlanForm::Whole => whole::runnable(&plan.plan, tables, now)?,
     };
-    let state = SessionStateBuilder::new().with_config(session_config()).with_runtime_env(limits.runtime()?).build();
-    let physical = physical::planner().create_physical_plan(&runnable, &state).await?;
-    let batches = collect(physical, state.task_ctx()).await?;
+    let batches = collect(physical::planner().create_physical_plan(&whole, &state).await?, state.task_ctx()).await?;
+    // What DataFusion had no need to read can fail all the same. Each turn reads one sub-plan to its end.
+    let mut last = None;
+    while let Some((id, unread)) = unread(&failures) {
+        if last.replace(id.clone()) == Some(id) {
+            return Err(EngineError::Internal(format!("{} was not read to its end", unread.display())));
+        }
+        let part = physical::planner().create_physical_plan(&runnable.of(&unread)?, &state).await?;
+        execute_stream(part, state.task_ctx())?.try_for_each(|_| std::future::ready(Ok(()))).await?;
+    }
     let rows = batches
         .iter()
         .filter(|batch| batch.num_rows() > 0)
@@ -79,18 +89,26 @@ pub async fn run(
     Ok(BatchOutput { rows, errors })
 }
 
-/// What failed at the nodes of a plan: for each different sub-plan a list for each place where it stands.
-type FailuresByPlan = BTreeMap<String, Vec<Failures>>;
+/// What failed at the nodes of a plan that can fail, by the fingerprint of the sub-plan.
+type FailuresByPlan = BTreeMap<String, Fallible>;
 
-/// A sub-plan that stands at several places fails once, as in the graph, where it is one node. A place may see fewer
-/// failures than another, when a node above does not ask for all rows.
+struct Fallible {
+    plan: LogicalPlan,
+    /// One for each place where the sub-plan stands, and each time that it was run.
+    places: Vec<Failures>,
+}
+
+/// A sub-plan that can fail and was nowhere read to its end.
+fn unread(failures: &Mutex<FailuresByPlan>) -> Option<(String, LogicalPlan)> {
+    let failures = failures.lock();
+    let unread = failures.iter().find(|(_, fallible)| !fallible.places.iter().any(Failures::is_complete));
+    unread.map(|(id, fallible)| (id.clone(), fallible.plan.clone()))
+}
+
+/// A sub-plan that stands at several places fails once, as in the graph, where it is one node.
 fn failed(by_plan: FailuresByPlan) -> Vec<RowError> {
-    let lists = by_plan.into_values();
-    let longest = lists.filter_map(|places| {
-        let taken = places.into_iter().map(|place| std::mem::take(&mut *place.lock()));
-        taken.max_by_key(Vec::len)
-    });
-    longest.flatten().collect()
+    let complete = |fallible: Fallible| fallible.places.into_iter().find(Failures::is_complete);
+    by_plan.into_values().filter_map(complete).flat_map(|place| place.take()).collect()
 }
 
 /// Turns a canonical plan into one that DataFusion's physical planner takes.
@@ -104,8 +122,22 @@ impl Runnable<'_> {
     /// Where a node leaves the rows that fail.
     fn failures(&self, plan: &LogicalPlan) -> Failures {
         let failures = Failures::default();
-        self.failures.lock().entry(rewrite::fingerprint(plan)).or_default().push(failures.clone());
+        let mut all = self.failures.lock();
+        let fallible = all
+            .entry(rewrite::fingerprint(plan))
+            .or_insert_with(|| Fallible { plan: plan.clone(), places: Vec::new() });
+        fallible.places.push(failures.clone());
         failures
+    }
+
+    /// The same for a node that computes `expressions` of rows of `input`, where they can fail.
+    fn failures_of<'e>(
+        &self,
+        plan: &LogicalPlan,
+        input: &DFSchema,
+        mut expressions: impl Iterator<Item = &'e Expr>,
+    ) -> Failures {
+        if expressions.all(|e| canonical::cannot_fail(e, input)) { Failures::default() } else { self.failures(plan) }
     }
 
     fn of(&self, plan: &LogicalPlan) -> Result<LogicalPlan, EngineError> {
@@ -119,16 +151,18 @@ impl Runnable<'_> {
                     }
                     _ => (&projection.input, None),
                 };
-                let expressions = projection.expr.iter().map(|e| e.clone().unalias()).collect();
+                let expressions: Vec<Expr> = projection.expr.iter().map(|e| e.clone().unalias()).collect();
                 let schema = nullable(&projection.schema)?;
-                physical::tolerant_map(self.of(input)?, filter, expressions, schema, self.failures(plan))
+                let failures = self.failures_of(plan, input.schema(), expressions.iter().chain(&filter));
+                physical::tolerant_map(self.of(input)?, filter, expressions, schema, failures)
             }
             LogicalPlan::Filter(filter) => {
                 let predicate = clock::at(filter.predicate.clone(), self.now)?;
                 let schema = filter.input.schema();
                 let columns = schema.columns().into_iter().map(Expr::Column).collect();
+                let failures = self.failures_of(plan, schema, std::iter::once(&predicate));
                 let input = self.of(&filter.input)?;
-                physical::tolerant_map(input, Some(predicate), columns, nullable(schema)?, self.failures(plan))
+                physical::tolerant_map(input, Some(predicate), columns, nullable(schema)?, failures)
             }
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
@@ -151,13 +185,13 @@ impl Runnable<'_> {
             LogicalPlan::Join(join) => {
                 let (left, right) = (below(&join.left)?, below(&join.right)?);
                 let both = join.left.schema().join(join.right.schema())?;
-                let filter = match &join.filter {
-                    Some(filter) if !canonical::cannot_fail(filter, &both) => {
-                        Some(physical::tolerant_condition(filter, &both, self.failures(plan))?)
-                    }
-                    filter => filter.clone(),
+                let fallible = join.filter.as_ref().filter(|filter| !canonical::cannot_fail(filter, &both));
+                let failures = fallible.map(|filter| (filter, self.failures(plan)));
+                let filter = match &failures {
+                    Some((filter, failures)) => Some(physical::tolerant_condition(filter, &both, failures.clone())?),
+                    None => join.filter.clone(),
                 };
-                LogicalPlan::Join(Join::try_new(
+                let joined = LogicalPlan::Join(Join::try_new(
                     left,
                     right,
                     join.on.clone(),
@@ -166,7 +200,11 @@ impl Runnable<'_> {
                     join.join_constraint,
                     join.null_equality,
                     join.null_aware,
-                )?)
+                )?);
+                match failures {
+                    Some((_, failures)) => physical::watched(joined, failures),
+                    None => joined,
+                }
             }
             LogicalPlan::Unnest(unnest) => {
                 LogicalPlan::Unnest(Unnest { input: below(&unnest.input)?, ..unnest.clone() })

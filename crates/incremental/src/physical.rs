@@ -1,7 +1,7 @@
 //! Canonical plans as DataFusion runs them: tolerant projections and filters, and rows at hand as a leaf.
 
 use crate::canonical::nodes::SpecialNode;
-use crate::operators::{EngineError, RowError, tolerant};
+use crate::operators::{EngineError, tolerant};
 use crate::planner::session_config;
 use crate::rewrite::physical_expression;
 use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
@@ -30,7 +30,6 @@ use datafusion::physical_plan::{
 };
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::StreamExt;
-use parking_lot::Mutex;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -38,13 +37,12 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 mod condition;
+mod failures;
 mod operated;
 
 pub(crate) use condition::tolerant_condition;
+pub(crate) use failures::Failures;
 use operated::Operated;
-
-/// Where tolerant nodes leave the rows that failed.
-pub(crate) type Failures = Arc<Mutex<Vec<RowError>>>;
 
 /// Rows as a plan.
 pub(crate) fn rows(batch: &RecordBatch) -> Result<LogicalPlan> {
@@ -68,6 +66,12 @@ pub(crate) fn tolerant_map(
 pub(crate) fn sorted(input: LogicalPlan, keys: Vec<SortExpr>) -> LogicalPlan {
     let schema = input.schema().clone();
     extension(Node { kind: Kind::Sort(keys), inputs: vec![input], schema })
+}
+
+/// `input` as it is; `failures` are those of its condition, and complete when it has been read to its end.
+pub(crate) fn watched(input: LogicalPlan, failures: Failures) -> LogicalPlan {
+    let schema = input.schema().clone();
+    extension(Node { kind: Kind::Watched(failures), inputs: vec![input], schema })
 }
 
 /// A node of ours over all rows of its inputs; rows that fail go to `failures`.
@@ -146,6 +150,7 @@ enum Kind {
     Conform,
     Sort(Vec<SortExpr>),
     Operated { special: SpecialNode, failures: Failures },
+    Watched(Failures),
 }
 
 impl PartialEq for Node {
@@ -176,6 +181,7 @@ impl UserDefinedLogicalNodeCore for Node {
             Kind::Conform => "Conform",
             Kind::Sort(_) => "WholeSort",
             Kind::Operated { .. } => "Operated",
+            Kind::Watched(_) => "Watched",
         }
     }
 
@@ -236,6 +242,7 @@ impl ExtensionPlanner for Nodes {
                 return Ok(Some(Arc::new(Operated::new(special.clone(), inputs, failures))));
             }
             Kind::Conform => Work::Conform,
+            Kind::Watched(failures) => Work::Watch(failures.clone()),
             Kind::Map { filter, expressions, failures } => {
                 let input = logical_inputs[0].schema();
                 let physical = |e: &Expr| physical_expression(e, input).map_err(external);
@@ -262,26 +269,37 @@ fn external(error: EngineError) -> DataFusionError {
 #[derive(Debug)]
 enum Work {
     Conform,
+    Watch(Failures),
     Map { filter: Option<Arc<dyn PhysicalExpr>>, expressions: Vec<Arc<dyn PhysicalExpr>>, failures: Failures },
 }
 
 impl Work {
     fn apply(&self, batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        let Work::Map { filter, expressions, failures } = self else {
-            return conform(&batch, schema).map_err(external);
+        let (filter, expressions, failures) = match self {
+            Work::Conform => return conform(&batch, schema).map_err(external),
+            Work::Watch(_) => return Ok(batch),
+            Work::Map { filter, expressions, failures } => (filter, expressions, failures),
         };
         let mut batch = batch;
         if let Some(filter) = filter {
             let (mask, failed) = tolerant::evaluate_filter(filter, &batch)?;
-            report(&batch, failed, failures);
+            failures.report(&batch, failed);
             batch = filter_record_batch(&batch, &mask)?;
         }
         let evaluated = tolerant::evaluate(expressions, &batch)?;
         let kept = evaluated.kept(batch.num_rows());
-        report(&batch, evaluated.failures, failures);
+        failures.report(&batch, evaluated.failures);
         let rows = kept.as_ref().map_or(batch.num_rows(), BooleanArray::true_count);
         let made = tolerant::batch_of(unchecked(schema, &evaluated.columns), evaluated.columns, rows)?;
         conform(&made, schema).map_err(external)
+    }
+
+    /// Where rows that fail are left.
+    fn failures(&self) -> Option<&Failures> {
+        match self {
+            Work::Conform => None,
+            Work::Watch(failures) | Work::Map { failures, .. } => Some(failures),
+        }
     }
 }
 
@@ -290,18 +308,6 @@ fn unchecked(schema: &SchemaRef, columns: &[arrow::array::ArrayRef]) -> SchemaRe
     let fields = schema.fields().iter().zip(columns);
     let fields = fields.map(|(f, c)| arrow::datatypes::Field::new(f.name(), c.data_type().clone(), true));
     Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()))
-}
-
-fn report(batch: &RecordBatch, failed: Vec<tolerant::Failure>, failures: &Failures) {
-    if failed.is_empty() {
-        return;
-    }
-    failures.lock().extend(failed.into_iter().map(|failure| RowError {
-        expression: failure.expression,
-        message: failure.message,
-        row: batch.slice(failure.row, 1),
-        weight: 1,
-    }));
 }
 
 /// Applies [`Work`] to each batch of its input.
@@ -330,6 +336,7 @@ impl DisplayAs for RowWise {
     fn fmt_as(&self, _type: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.work.as_ref() {
             Work::Conform => f.write_str("Conform"),
+            Work::Watch(_) => f.write_str("Watch"),
             Work::Map { filter: None, .. } => f.write_str("TolerantMap"),
             Work::Map { filter: Some(filter), .. } => write!(f, "TolerantMap: filter={filter}"),
         }
@@ -375,6 +382,16 @@ impl ExecutionPlan for RowWise {
         let input = self.input.execute(partition, context)?;
         let (work, schema) = (self.work.clone(), self.schema.clone());
         let output = input.map(move |batch| work.apply(batch?, &schema));
+        let Some(failures) = self.work.failures() else {
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), output)));
+        };
+        let mut end = Some(failures.reader(self.properties.output_partitioning().partition_count()));
+        let output = output.chain(futures::stream::iter(std::iter::from_fn(move || {
+            if let Some(end) = end.take() {
+                end.reached();
+            }
+            None
+        })));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), output)))
     }
 }

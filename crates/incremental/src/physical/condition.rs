@@ -41,7 +41,7 @@ struct Condition {
 
 impl PartialEq for Condition {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.failures, &other.failures)
+        self.failures.is(&other.failures)
     }
 }
 
@@ -72,7 +72,7 @@ impl ScalarUDFImpl for Condition {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let pairs = RecordBatch::try_new_with_options(self.pairs.clone(), columns, &options)?;
         let (mask, failed) = tolerant::evaluate_filter(&self.expression, &pairs)?;
-        super::report(&pairs, failed, &self.failures);
+        self.failures.report(&pairs, failed);
         Ok(ColumnarValue::Array(Arc::new(mask)))
     }
 }

@@ -55,7 +55,7 @@ fn run(special: &SpecialNode, inputs: Vec<RecordBatch>, failures: &Failures) -> 
     let mut errors = Vec::new();
     let mut context = StepContext { now: 0, errors: &mut errors };
     let output = operator.step(&deltas.iter().collect::<Vec<_>>(), &mut context)?;
-    failures.lock().extend(errors);
+    failures.extend(errors);
     output.consolidate()?.expand()
 }
 
@@ -111,7 +111,10 @@ impl ExecutionPlan for Operated {
                 }
                 inputs.push(concat_batches(&schema, &batches)?);
             }
-            run(&special, inputs, &failures).map_err(external)
+            let end = failures.reader(1);
+            let output = run(&special, inputs, &failures).map_err(external)?;
+            end.reached();
+            Ok(output)
         };
         let schema = self.schema();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(output))))

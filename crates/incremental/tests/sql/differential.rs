@@ -372,6 +372,15 @@ const QUERIES: &[(&str, &str)] = &[
         "sessions_by_gap",
         "SELECT user_id, session, min(at) AS first, max(at) AS last, count(*) AS events FROM (SELECT user_id, at, sum(starts) OVER (PARTITION BY user_id ORDER BY at) AS session FROM (SELECT user_id, at, CASE WHEN at - lag(at) OVER (PARTITION BY user_id ORDER BY at) <= INTERVAL '20 hours' THEN 0 ELSE 1 END AS starts FROM events WHERE at IS NOT NULL) AS gaps) AS numbered GROUP BY user_id, session",
     ),
+    // DataFusion reads nothing of one side when the other is empty: its failing rows were missing in batch.
+    (
+        "failures_beside_nothing",
+        "SELECT a.id, b.share FROM (SELECT id, user_id FROM events WHERE id > 1000) a JOIN (SELECT user_id, 10 / n AS share FROM events) b ON a.user_id = b.user_id",
+    ),
+    (
+        "failures_beside_nothing_in_a_join",
+        "SELECT a.id FROM users u JOIN (SELECT e.id, e.user_id FROM events e LEFT JOIN users v ON e.user_id = v.user_id AND 6 / e.n > v.score) a ON a.user_id = u.user_id WHERE u.user_id > 1000",
+    ),
     // Two marks stood side by side under one name.
     (
         "exists_or_exists",
