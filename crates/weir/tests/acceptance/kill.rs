@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::lake::{contents, table};
-use super::support::{Connection, Postgres, Project, Rows, Running, Seeded, assert_same_rows, deltalake};
+use super::lake::table;
+use super::support::{Connection, Postgres, Project, Rows, Running, Seeded, assert_same_rows, net, runs};
 
 /// Events of one post.
 const BATCH: u64 = 20;
@@ -123,13 +123,13 @@ fn live(project: &Project, sent: &Arc<Sent>, files: &mut u64, random: &mut Seede
 /// Everything that anybody can see is compared with what was sent.
 fn check(project: &Project, postgres: &Postgres, sent: &Sent, files: u64) {
     project.run_once();
-    let clicks = ids(&project.query("SELECT id FROM clicks"));
+    let clicks = ids(&project.query(&runs_sql("clicks")));
     let acknowledged = sent.acknowledged.lock().expect("nobody panics with it");
     let missing: Vec<_> = acknowledged.difference(&clicks).take(5).collect();
     assert!(missing.is_empty(), "acknowledged and missing: {missing:?}");
     let never_sent = clicks.iter().find(|id| **id >= sent.next.load(Ordering::Relaxed));
     assert_eq!(never_sent, None, "a row that nobody sent");
-    let orders = ids(&project.query("SELECT id FROM orders"));
+    let orders = ids(&project.query(&runs_sql("orders")));
     assert_eq!(orders, (ORDERS..ORDERS + files * FILE_ROWS).collect(), "orders are the rows of all files");
 
     // What models say follows from the rows that are there.
@@ -155,10 +155,11 @@ fn check(project: &Project, postgres: &Postgres, sent: &Sent, files: u64) {
         let expected = sorted(expected);
         assert_same_rows("visits by weir query", &project.query(visits_sql), &expected);
         assert_same_rows("visits in PostgreSQL", &postgres.query(visits_sql), &expected);
-        assert_eq!(ids(&postgres.query("SELECT id FROM clicks_flat")), clicks, "clicks in PostgreSQL");
-        let visits = contents(deltalake(&table(project, "visits")));
+        assert_eq!(ids(&postgres.query(&runs_sql("clicks_flat"))), clicks, "clicks in PostgreSQL");
+        let visits = net(&table(project, "visits"));
+        assert!(visits.iter().all(|row| row["_weight_sum"] == "1"), "visits in the lake: {visits:?}");
         assert_eq!(visits.len(), expected.len(), "visits in the lake");
-        assert_eq!(ids(&contents(deltalake(&table(project, "clicks")))), clicks, "clicks in the lake");
+        assert_eq!(ids(&runs(&table(project, "clicks"))), clicks, "clicks in the lake");
     }
     if files > 0 {
         let sql = "SELECT id, visitor, clicks FROM bought";
@@ -167,11 +168,24 @@ fn check(project: &Project, postgres: &Postgres, sent: &Sent, files: u64) {
     project.verify();
 }
 
-/// The ids of rows, of which none may be there twice.
+/// The runs of consecutive ids in a relation: there are few, however many rows there are.
+fn runs_sql(relation: &str) -> String {
+    format!(
+        "SELECT min(id) AS first, max(id) AS last, count(*) AS count \
+         FROM (SELECT id, id - row_number() OVER (ORDER BY id) AS run FROM {relation}) AS numbered GROUP BY run"
+    )
+}
+
+/// The ids of runs, of which none may be there twice.
 #[track_caller]
-fn ids(rows: &Rows) -> BTreeSet<u64> {
-    let ids: BTreeSet<u64> = rows.iter().map(|row| row["id"].parse().expect("a number")).collect();
-    assert_eq!(ids.len(), rows.len(), "some ids are there twice");
+fn ids(runs: &Rows) -> BTreeSet<u64> {
+    let mut ids = BTreeSet::new();
+    for run in runs {
+        let number = |column: &str| run[column].parse::<u64>().expect("a number");
+        let (first, last) = (number("first"), number("last"));
+        assert_eq!(number("count"), last + 1 - first, "some ids are there twice: {run:?}");
+        assert!((first..=last).all(|id| ids.insert(id)), "some ids are there twice: {run:?}");
+    }
     ids
 }
 

@@ -61,7 +61,7 @@ pub fn table(project: &Project, name: &str) -> PathBuf {
 }
 
 /// Sums a change table's weights: what is left, without the bookkeeping.
-pub fn contents(changes: Rows) -> Rows {
+fn contents(changes: Rows) -> Rows {
     let mut weights: BTreeMap<BTreeMap<String, String>, i64> = BTreeMap::new();
     for mut row in changes {
         let weight: i64 =

@@ -160,22 +160,8 @@ impl Query {
     }
 
     /// The queries right below.
-    pub fn inputs(&self) -> Vec<&Query> {
-        match self {
-            Self::Table { .. } => Vec::new(),
-            Self::Filter { input, .. }
-            | Self::Project { input, .. }
-            | Self::Distinct(input)
-            | Self::Aggregate { input, .. }
-            | Self::Window { input, .. }
-            | Self::Limit { input, .. }
-            | Self::Unnest { input, .. } => vec![input],
-            Self::Join { left, right, .. } | Self::AsOf { left, right, .. } | Self::Set { left, right, .. } => {
-                vec![left, right]
-            }
-            Self::Semi { input, subquery, .. } => vec![input, subquery],
-            Self::Reach { start, edges, .. } => vec![start, edges],
-        }
+    pub fn inputs(&self) -> Vec<Query> {
+        self.clone().inputs_mut().into_iter().map(|input| input.clone()).collect()
     }
 
     /// The same, to change.

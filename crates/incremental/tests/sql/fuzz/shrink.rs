@@ -101,7 +101,7 @@ impl Case {
 /// Queries that leave something out.
 fn smaller(query: &Query) -> Vec<Query> {
     let mut all = Vec::new();
-    all.extend(query.inputs().into_iter().cloned());
+    all.extend(query.inputs());
     let mut without = |make: &dyn Fn(&mut Query, usize) -> bool| {
         for index in 0.. {
             let mut candidate = query.clone();
@@ -149,8 +149,7 @@ fn smaller(query: &Query) -> Vec<Query> {
         _ => false,
     });
     // What keeps the columns can stand in place of a part.
-    for index in 0..query.inputs().len() {
-        let part = query.inputs()[index];
+    for (index, part) in query.inputs().iter().enumerate() {
         let mut parts = smaller(part);
         if let Query::Filter { input, .. }
         | Query::Distinct(input)

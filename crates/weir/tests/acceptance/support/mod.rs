@@ -10,7 +10,7 @@ pub use http::Connection;
 pub use postgres::Postgres;
 pub use process::{Running, finish};
 pub use project::Project;
-pub use reference::{deltalake, duckdb, polars};
+pub use reference::{deltalake, duckdb, net, polars, runs};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

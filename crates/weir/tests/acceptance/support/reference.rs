@@ -26,6 +26,18 @@ pub fn polars(table: &Path) -> Rows {
     ask("polars", &table.to_string_lossy())
 }
 
+/// What the changes of a Delta table sum up to, as the `deltalake` package reads them.
+#[track_caller]
+pub fn net(table: &Path) -> Rows {
+    ask("net", &table.to_string_lossy())
+}
+
+/// The runs of consecutive ids in what the changes of a Delta table sum up to: `first`, `last`, `count`.
+#[track_caller]
+pub fn runs(table: &Path) -> Rows {
+    ask("runs", &table.to_string_lossy())
+}
+
 #[track_caller]
 fn ask(program: &str, question: &str) -> Rows {
     let python = std::env::var("WEIR_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
