@@ -5,6 +5,7 @@
 //! `b<bucket>-<buckets>-r<rows>-<unique>.parquet` for files of contents. Files that another program put into the
 //! table have other names and are taken to hold anything.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use arrow::compute::{max, max_string, min, min_string, sum};
 use arrow::datatypes::{
     DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
+use arrow_row::{RowConverter, SortField};
 use bytes::Bytes;
 use deltalake::logstore::object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, path::Path};
 use futures::future::BoxFuture;
@@ -25,6 +27,7 @@ use parquet::basic::{Compression, Type, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -178,20 +181,21 @@ impl FileWriter {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => OpenFile {
-                writer: new_writer(&self.schema, self.compression)?,
-                first: u64::MAX,
-                last: 0,
-                negative: 0,
-                rows: 0,
-            },
-        };
+        let open = self.open.take();
         let changes = self.contents.is_none();
-        let schema = self.schema.clone();
+        let (schema, compression) = (self.schema.clone(), self.compression);
         let (open, full_bytes) = tokio::task::spawn_blocking(move || {
             let batch = conform(&batch, &schema)?;
+            let mut open = match open {
+                Some(open) => open,
+                None => OpenFile {
+                    writer: new_writer(&batch, compression)?,
+                    first: u64::MAX,
+                    last: 0,
+                    negative: 0,
+                    rows: 0,
+                },
+            };
             open.rows += batch.num_rows() as u64;
             if changes {
                 if let Some(epochs) = batch.column_by_name("_epoch") {
@@ -250,16 +254,50 @@ impl FileWriter {
     }
 }
 
-fn new_writer(schema: &SchemaRef, compression: Compression) -> Result<ArrowWriter<Vec<u8>>, LakeError> {
+/// A writer of rows like these, which are the first.
+fn new_writer(rows: &RecordBatch, compression: Compression) -> Result<ArrowWriter<Vec<u8>>, LakeError> {
     let mut properties =
         WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX));
     // Parquet's bounds leave out NaN, which SQL sorts above all numbers: with them a reader would skip rows.
-    for column in ArrowSchemaConverter::new().convert(schema)?.columns() {
+    for column in ArrowSchemaConverter::new().convert(&rows.schema())?.columns() {
         if matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE) {
             properties = properties.set_column_statistics_enabled(column.path().clone(), EnabledStatistics::None);
         }
     }
-    Ok(ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties.build()))?)
+    for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        if !field.data_type().is_nested() && mostly_different(column)? {
+            let path = ColumnPath::new(vec![field.name().clone()]);
+            properties = properties.set_column_dictionary_enabled(path.clone(), false);
+            if compression == landed() && is_incompressible(column) {
+                properties = properties.set_column_compression(path, Compression::UNCOMPRESSED);
+            }
+        }
+    }
+    Ok(ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties.build()))?)
+}
+
+/// Whether a sample of text gets no shorter, as identifiers and hashes do not: fast compressions find repeats only.
+fn is_incompressible(column: &ArrayRef) -> bool {
+    const SAMPLE_BYTES: usize = 64 << 10;
+    let Some(text) = column.as_string_opt::<i32>() else {
+        return false;
+    };
+    let start = text.value_offsets()[0] as usize;
+    let bytes = &text.value_data()[start..];
+    let sample = &bytes[..bytes.len().min(SAMPLE_BYTES)];
+    !sample.is_empty() && lz4_flex::block::compress(sample).len() > sample.len() / 10 * 9
+}
+
+/// Whether a sample's values are different for the most part: a dictionary would cost much and save little.
+fn mostly_different(column: &ArrayRef) -> Result<bool, LakeError> {
+    const SAMPLE_ROWS: usize = 2048;
+    if column.len() < SAMPLE_ROWS {
+        return Ok(false);
+    }
+    let converter = RowConverter::new(vec![SortField::new(column.data_type().clone())])?;
+    let rows = converter.convert_columns(&[column.slice(0, SAMPLE_ROWS)])?;
+    let different: HashSet<&[u8]> = rows.iter().map(|row| row.data()).collect();
+    Ok(different.len() > SAMPLE_ROWS / 2)
 }
 
 /// The rows of a file with the columns and types of `schema`.
