@@ -1,10 +1,12 @@
-//! The outside world behind traits: clock, randomness, storage and spawning.
+//! The outside world behind traits: clock, randomness, storage and threads.
 //!
 //! Everything below the connectors reaches the machine only through an [`Environment`], so that a
 //! simulation can replace all of it and replay a run from one seed. This crate knows nothing else of Weir.
 
+mod allocator;
 mod real;
 mod simulated;
+mod workers;
 
 use std::fmt;
 use std::io;
@@ -12,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use allocator::keep_freed_memory;
 pub use simulated::{Operation, Simulator};
+pub use workers::Workers;
 
 /// Microseconds since 1970-01-01T00:00:00Z, the unit of every instant in Weir.
 pub type Micros = i64;
@@ -142,7 +146,7 @@ pub trait Joined: Send + Sync {
     fn join(self: Box<Self>) -> bool;
 }
 
-/// The four together; cheap to clone.
+/// All of it together; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// Time.
@@ -151,8 +155,10 @@ pub struct Environment {
     pub random: Arc<dyn Random>,
     /// Files.
     pub storage: Arc<dyn Storage>,
-    /// Threads.
+    /// Threads that do one thing each.
     pub spawn: Arc<dyn Spawn>,
+    /// Threads that share one computation.
+    pub workers: Workers,
 }
 
 impl Environment {

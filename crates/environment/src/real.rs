@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::{AppendFile, Clock, Entry, Environment, Joined, Lock, Micros, Random, ReadFile, Spawn, Storage};
+use crate::{AppendFile, Clock, Entry, Environment, Joined, Lock, Micros, Random, ReadFile, Spawn, Storage, Workers};
 
 pub(crate) fn environment() -> Environment {
     Environment {
@@ -16,6 +16,7 @@ pub(crate) fn environment() -> Environment {
         random: Arc::new(SystemRandom),
         storage: Arc::new(LocalStorage),
         spawn: Arc::new(Threads),
+        workers: Workers::of_the_machine(),
     }
 }
 

@@ -23,7 +23,7 @@ pub use faults::Operation;
 
 use self::files::Disk;
 use self::storage::SimulatedStorage;
-use crate::{Clock, Environment, Joined, Micros, Random, Spawn, real};
+use crate::{Clock, Environment, Joined, Micros, Random, Spawn, Workers, real};
 
 /// 2026-01-01T00:00:00Z: where every simulated clock starts.
 const START: Micros = 1_767_225_600_000_000;
@@ -54,6 +54,8 @@ impl Simulator {
             random: self.random.clone(),
             storage: Arc::new(SimulatedStorage::new(self.disk.clone(), boot)),
             spawn: Arc::new(RealThreads),
+            // One after the other, so that a seed's faults hit the same reads.
+            workers: Workers::new(1),
         }
     }
 

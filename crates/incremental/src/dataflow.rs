@@ -18,6 +18,7 @@ use arrow::json::writer::LineDelimited;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use weir_environment::Workers;
 
 /// Columns of the error rows of models: `model`, `expression`, `row` (JSON), `message`.
 pub static ERROR_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -96,12 +97,21 @@ struct Model {
 }
 
 impl Dataflow {
-    /// Builds the graph. `models` come in dependency order; `inputs` are the relations that deltas will come for.
-    /// Equal sub-plans are shared.
+    /// Builds the graph on one thread. `models` come in dependency order; `inputs` are the relations that deltas will come
+    /// for. Equal sub-plans are shared.
     pub fn build(models: &[ModelPlan], inputs: &[(Relation, SchemaRef)]) -> Result<Self, EngineError> {
+        Self::build_on(&Workers::new(1), models, inputs)
+    }
+
+    /// The same on several: operators deal their keys to them.
+    pub fn build_on(
+        workers: &Workers,
+        models: &[ModelPlan],
+        inputs: &[(Relation, SchemaRef)],
+    ) -> Result<Self, EngineError> {
         let inputs: HashMap<Relation, SchemaRef> = inputs.iter().cloned().collect();
         let grows = models.iter().flat_map(|model| model.reads_growing.iter().cloned()).collect();
-        let mut builder = GraphBuilder::new(inputs.clone(), grows);
+        let mut builder = GraphBuilder::new(inputs.clone(), grows, workers.clone());
         let mut built = Vec::with_capacity(models.len());
         for model in models {
             for relation in &model.reads {

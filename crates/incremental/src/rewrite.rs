@@ -10,8 +10,8 @@ use crate::constant::Constant;
 use crate::delta::Relation;
 use crate::operators::{
     Aggregate, AggregateCall, AggregateFunction, AsOfConditions, AsOfJoin, Distinct, EngineError, Join, JoinFilter,
-    JoinKind, Map, Nearest, Operator, Recompute, Recursion, RecursionStep, SetOperation, SetOperationKind, StepSource,
-    TemporalFilter, TopK, Union, Unnest,
+    JoinKind, Map, Nearest, Operator, Partitioned, Passing, Recompute, Recursion, RecursionStep, SetOperation,
+    SetOperationKind, StepSource, TemporalFilter, TopK, Union, Unnest,
 };
 use crate::physical;
 use arrow::array::RecordBatch;
@@ -27,6 +27,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use weir_environment::Workers;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Where a node's input comes from.
@@ -122,9 +123,19 @@ pub(crate) fn is_append_only(plan: &LogicalPlan, grows: &dyn Fn(&str) -> bool) -
     }
 }
 
+/// Whether the plan gives all its rows at the first step and changes nothing after.
+pub(crate) fn never_changes(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => true,
+        LogicalPlan::Projection(_) | LogicalPlan::Union(_) => plan.inputs().into_iter().all(never_changes),
+        LogicalPlan::Filter(filter) => clock_bounds(&filter.predicate).is_none() && never_changes(&filter.input),
+        _ => false,
+    }
+}
+
 /// Whether every node of the plan has an operator: builds them and throws them away.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<(), EngineError> {
-    GraphBuilder::new(HashMap::new(), HashSet::new()).add(plan).map(|_| ())
+    GraphBuilder::new(HashMap::new(), HashSet::new(), Workers::new(1)).add(plan).map(|_| ())
 }
 
 /// Makes nodes of plans.
@@ -133,13 +144,14 @@ pub(crate) struct GraphBuilder {
     by_id: HashMap<String, Source>,
     relations: HashMap<Relation, SchemaRef>,
     grows: HashSet<Relation>,
+    workers: Workers,
 }
 
 impl GraphBuilder {
     /// `relations` are those that scans may read, with all their columns; no delta of those that `grows` names takes a row
-    /// away.
-    pub fn new(relations: HashMap<Relation, SchemaRef>, grows: HashSet<Relation>) -> Self {
-        Self { nodes: Vec::new(), by_id: HashMap::new(), relations, grows }
+    /// away. Operators with keys deal them to `workers`.
+    pub fn new(relations: HashMap<Relation, SchemaRef>, grows: HashSet<Relation>, workers: Workers) -> Self {
+        Self { nodes: Vec::new(), by_id: HashMap::new(), relations, grows, workers }
     }
 
     /// Makes a model's output readable by later plans.
@@ -176,11 +188,23 @@ impl GraphBuilder {
         &mut self,
         id: &str,
         inputs: Vec<Source>,
-        operator: impl Operator + 'static,
+        operator: Box<dyn Operator>,
         detail: String,
     ) -> Result<Source, EngineError> {
-        self.nodes.push(Node { id: id.to_owned(), operator: Box::new(operator), inputs, detail });
+        self.nodes.push(Node { id: id.to_owned(), operator, inputs, detail });
         Ok(Source::Node(self.nodes.len() - 1))
+    }
+
+    /// An operator whose keys, columns of each of its inputs, are dealt to the workers.
+    fn by_key<O: Operator + 'static>(
+        &self,
+        keys: Vec<(SchemaRef, Vec<usize>)>,
+        make: impl Fn() -> Result<O, EngineError>,
+    ) -> Result<Box<dyn Operator>, EngineError> {
+        if self.workers.threads() == 1 || keys.iter().any(|(_, columns)| columns.is_empty()) {
+            return Ok(Box::new(make()?));
+        }
+        Ok(Box::new(Partitioned::new(&self.workers, keys, || Ok(Box::new(make()?)))?))
     }
 
     fn add_new(&mut self, plan: &LogicalPlan, id: &str) -> Result<Source, EngineError> {
@@ -205,7 +229,7 @@ impl GraphBuilder {
                     })
                     .collect();
                 let map = Map::new(schema, None, columns)?;
-                self.push(id, vec![source], map, detail)
+                self.push(id, vec![source], Box::new(map), detail)
             }
             LogicalPlan::Projection(projection) => {
                 let (base, condition) = match projection.input.as_ref() {
@@ -226,14 +250,14 @@ impl GraphBuilder {
                     columns.push((expression, field.name().clone()));
                 }
                 let map = Map::new(schema, condition, columns)?;
-                self.push(id, vec![source], map, detail)
+                self.push(id, vec![source], Box::new(map), detail)
             }
             LogicalPlan::Filter(filter) => {
                 let Some((lower, upper)) = clock_bounds(&filter.predicate) else {
                     let source = self.add_below(&filter.input, &filter.predicate, None)?;
                     let schema = self.schema(&source, &filter.input);
                     let condition = physical_expression(&filter.predicate, filter.input.schema())?;
-                    return self.push(id, vec![source], Map::filter(schema, condition)?, detail);
+                    return self.push(id, vec![source], Box::new(Map::filter(schema, condition)?), detail);
                 };
                 let source = self.add(&filter.input)?;
                 let schema = self.schema(&source, &filter.input);
@@ -241,18 +265,20 @@ impl GraphBuilder {
                     bound.map(|column| filter.input.schema().index_of_column(&column)).transpose()
                 };
                 let operator = TemporalFilter::new(schema, index(lower)?, index(upper)?)?;
-                self.push(id, vec![source], operator, detail)
+                self.push(id, vec![source], Box::new(operator), detail)
             }
             LogicalPlan::Union(union) => {
                 let sources =
                     union.inputs.iter().map(|input| self.add(input)).collect::<Result<Vec<_>, EngineError>>()?;
                 let schema = nullable(union.schema.inner());
-                self.push(id, sources, Union::new(schema), detail)
+                self.push(id, sources, Box::new(Union::new(schema)), detail)
             }
             LogicalPlan::Distinct(LogicalDistinct::All(input)) => {
                 let source = self.add(input)?;
                 let schema = self.schema(&source, input);
-                self.push(id, vec![source], Distinct::new(schema)?, detail)
+                let all = (0..schema.fields().len()).collect();
+                let operator = self.by_key(vec![(schema.clone(), all)], || Distinct::new(schema.clone()))?;
+                self.push(id, vec![source], operator, detail)
             }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, id, detail),
             LogicalPlan::Window(window) => {
@@ -265,7 +291,10 @@ impl GraphBuilder {
                 let compute = recomputing(output.clone(), move |rows| {
                     LogicalPlan::Window(Window { input: Arc::new(resorted(&template.input, rows)), ..template.clone() })
                 });
-                self.push(id, vec![source], Recompute::new(schema, keys, output, compute)?, detail)
+                let operator = self.by_key(vec![(schema.clone(), keys.clone())], || {
+                    Recompute::new(schema.clone(), keys.clone(), output.clone(), compute.clone())
+                })?;
+                self.push(id, vec![source], operator, detail)
             }
             LogicalPlan::Limit(limit) => {
                 let input = sorted_input(&limit.input)?;
@@ -277,14 +306,14 @@ impl GraphBuilder {
                     if grows {
                         operator = operator.insert_only();
                     }
-                    return self.push(&state_id(id, grows), vec![source], operator, detail);
+                    return self.push(&state_id(id, grows), vec![source], Box::new(operator), detail);
                 }
                 let template = limit.clone();
                 let compute = recomputing(schema.clone(), move |rows| {
                     LogicalPlan::Limit(Limit { input: Arc::new(resorted(&template.input, rows)), ..template.clone() })
                 });
                 let operator = Recompute::new(schema.clone(), Vec::new(), schema, compute)?;
-                self.push(id, vec![source], operator, detail)
+                self.push(id, vec![source], Box::new(operator), detail)
             }
             LogicalPlan::Join(join) => self.join(join, id, detail),
             LogicalPlan::Unnest(unnest) => {
@@ -294,13 +323,13 @@ impl GraphBuilder {
                 let output = nullable(unnest.schema.inner());
                 let structs = unnest.struct_type_columns.clone();
                 let operator = Unnest::new(schema, output, lists, structs, unnest.options.clone())?;
-                self.push(id, vec![source], operator, detail)
+                self.push(id, vec![source], Box::new(operator), detail)
             }
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
                 let rows = physical::run_local(plan.clone())?;
                 let schema = nullable(plan.schema().inner());
                 let rows = physical::conform(&rows, &schema)?;
-                self.push(id, Vec::new(), Constant::new(rows), detail)
+                self.push(id, Vec::new(), Box::new(Constant::new(rows)), detail)
             }
             other => {
                 let Some(node) = special(other) else {
@@ -345,10 +374,10 @@ impl GraphBuilder {
                 aggregate.input = Arc::new(resorted(&template.input, rows));
                 LogicalPlan::Aggregate(aggregate)
             });
-            let mut operator = Recompute::new(schema, groups, output, compute)?;
-            if none {
-                operator = operator.with_output_of_nothing();
-            }
+            let operator = self.by_key(vec![(schema.clone(), groups.clone())], || {
+                let operator = Recompute::new(schema.clone(), groups.clone(), output.clone(), compute.clone())?;
+                Ok(if none { operator.with_output_of_nothing() } else { operator })
+            })?;
             return self.push(id, vec![source], operator, detail);
         }
         let mut made = Vec::with_capacity(calls.len());
@@ -381,11 +410,11 @@ impl GraphBuilder {
                 output: output.field(groups.len() + position).data_type().clone(),
             });
         }
-        let mut operator = Aggregate::new(schema, groups, made, output)?;
         let grows = self.only_grows(input);
-        if grows {
-            operator = operator.insert_only();
-        }
+        let operator = self.by_key(vec![(schema.clone(), groups.clone())], || {
+            let operator = Aggregate::new(schema.clone(), groups.clone(), made.clone(), output.clone())?;
+            Ok(if grows { operator.insert_only() } else { operator })
+        })?;
         self.push(&state_id(id, grows), vec![source], operator, detail)
     }
 
@@ -403,11 +432,12 @@ impl GraphBuilder {
         let source = self.add(top.input)?;
         let schema = self.schema(&source, top.input);
         let grows = self.only_grows(top.input);
-        let mut operator = TopK::new(schema, top.partition, top.order, 0, Some(top.fetch))?;
-        operator = if top.places_matter { operator.numbered(&top.number) } else { operator.marked(&top.number) };
-        if grows {
-            operator = operator.insert_only();
-        }
+        let operator = self.by_key(vec![(schema.clone(), top.partition.clone())], || {
+            let operator = TopK::new(schema.clone(), top.partition.clone(), top.order.clone(), 0, Some(top.fetch))?;
+            let operator =
+                if top.places_matter { operator.numbered(&top.number) } else { operator.marked(&top.number) };
+            Ok(if grows { operator.insert_only() } else { operator })
+        })?;
         let kind = if top.places_matter { "places" } else { "rows" };
         let id = format!("{}:{kind}:{}", fingerprint(top.window), top.fetch);
         let id = state_id(&id, grows);
@@ -433,7 +463,7 @@ impl GraphBuilder {
             let expression = physical_expression(&expression.clone().unalias(), projection.input.schema())?;
             columns.push((expression, field.name().clone()));
         }
-        let map = Map::new(schema, None, columns)?;
+        let map = Box::new(Map::new(schema, None, columns)?);
         let known = self.push(&id, vec![numbered], map, plan.display().to_string())?;
         self.by_id.insert(id, known.clone());
         Ok(known)
@@ -483,8 +513,20 @@ impl GraphBuilder {
         }
         let output = Arc::new(Schema::new(fields));
         let null_equal = join.null_equality == NullEquality::NullEqualsNull;
-        let operator = Join::new(kind, left_schema, right_schema, on, filter, null_equal, output)?;
-        self.push(id, vec![left, right], operator, detail)
+        let passing = match kind {
+            JoinKind::Inner if never_changes(&join.right) => Some(Passing::Left),
+            JoinKind::Inner if never_changes(&join.left) => Some(Passing::Right),
+            _ => None,
+        };
+        let (left_keys, right_keys) = on.iter().copied().unzip();
+        let keys = vec![(left_schema.clone(), left_keys), (right_schema.clone(), right_keys)];
+        let operator = self.by_key(keys, || {
+            let (left, right) = (left_schema.clone(), right_schema.clone());
+            let join = Join::new(kind, left, right, on.clone(), filter.clone(), null_equal, output.clone())?;
+            Ok(join.passing(passing))
+        })?;
+        let id = if passing.is_some() { format!("{id}:passing") } else { id.to_owned() };
+        self.push(&id, vec![left, right], operator, detail)
     }
 }
 
@@ -519,7 +561,7 @@ pub(crate) fn special_operator(node: &SpecialNode, inputs: Vec<SchemaRef>) -> Re
             Box::new(AsOfJoin::new(inputs[0].clone(), inputs[1].clone(), conditions, output)?)
         }
         Special::Recursion(recursion) => {
-            let mut builder = GraphBuilder::new(HashMap::new(), HashSet::new());
+            let mut builder = GraphBuilder::new(HashMap::new(), HashSet::new(), Workers::new(1));
             let last = builder.add(&recursion.step)?;
             let source = |source: &Source| match source {
                 Source::Node(index) => Ok(StepSource::Operator(*index)),

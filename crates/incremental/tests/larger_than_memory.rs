@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use weir_environment::Environment;
+use weir_environment::{Environment, Workers};
 use weir_incremental::checkpoint::{CheckpointStore, StateChanges};
 use weir_incremental::{Dataflow, Delta, ModelPlan, Planner, Relation, RelationTraits};
 
@@ -144,7 +144,8 @@ fn run(budget: usize, epochs: u64, restarts: bool) -> usize {
         graph.durable();
         assert!(graph.keep_within(budget), "{} bytes are left after epoch {epoch}", graph.state_bytes());
         if restarts && epoch % 13 == 0 {
-            graph = Dataflow::build(&models, &relations()).unwrap();
+            // On as many cores as there are then.
+            graph = Dataflow::build_on(&Workers::new(1 + epoch as usize % 3), &models, &relations()).unwrap();
             graph.attach(&store.reader(), false).unwrap();
             assert!(graph.state_bytes() < budget / 10, "a restart reads {} bytes at once", graph.state_bytes());
         }

@@ -79,17 +79,62 @@ pub(crate) struct Draft {
     pub(crate) durable_to: u64,
 }
 
+/// A body as it is stored, ready to be written.
+#[derive(Debug, Clone)]
+pub(crate) struct Packed {
+    stored: Vec<u8>,
+    body_len: usize,
+    code: u8,
+}
+
+impl Packed {
+    /// Compresses a body when it is worth it.
+    pub(crate) fn new(body: Vec<u8>, compression: Compression) -> Self {
+        let body_len = body.len();
+        let mut stored = Vec::new();
+        match compress(&mut stored, &body, compression) {
+            Some(code) => {
+                stored.shrink_to_fit();
+                Self { stored, body_len, code }
+            }
+            None => Self { stored: body, body_len, code: 0 },
+        }
+    }
+
+    /// The header that goes before [`Packed::stored`].
+    pub(crate) fn header(&self, salt: u64, draft: &Draft) -> [u8; ENTRY_BYTES] {
+        header(salt, draft, &self.stored, self.body_len, self.code)
+    }
+
+    /// The bytes of the body in the file.
+    pub(crate) fn stored(&self) -> &[u8] {
+        &self.stored
+    }
+
+    /// Bytes of the body as it was given.
+    pub(crate) fn body_len(&self) -> usize {
+        self.body_len
+    }
+}
+
 /// Appends an entry to `out`.
 pub(crate) fn encode(out: &mut Vec<u8>, salt: u64, draft: &Draft, body: &[u8], compression: Compression) {
     let start = out.len();
     out.resize(start + ENTRY_BYTES, 0);
-    let code = compress(out, body, compression);
-    let stored_len = out.len() - start - ENTRY_BYTES;
-    let (header, stored) = out[start..].split_at_mut(ENTRY_BYTES);
+    let code = compress(out, body, compression).unwrap_or_else(|| {
+        out.extend_from_slice(body);
+        0
+    });
+    let (place, stored) = out[start..].split_at_mut(ENTRY_BYTES);
+    place.copy_from_slice(&header(salt, draft, stored, body.len(), code));
+}
+
+fn header(salt: u64, draft: &Draft, stored: &[u8], body_len: usize, code: u8) -> [u8; ENTRY_BYTES] {
+    let mut header = [0; ENTRY_BYTES];
     header[0..4].copy_from_slice(&ENTRY_MAGIC);
     header[8..12].copy_from_slice(&salted(salt, stored).to_le_bytes());
-    header[12..16].copy_from_slice(&(stored_len as u32).to_le_bytes());
-    header[16..20].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    header[12..16].copy_from_slice(&(stored.len() as u32).to_le_bytes());
+    header[16..20].copy_from_slice(&(body_len as u32).to_le_bytes());
     header[20] = draft.kind;
     header[21] = code;
     header[24..32].copy_from_slice(&draft.number.to_le_bytes());
@@ -99,6 +144,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u64, draft: &Draft, body: &[u8], c
     header[48..56].copy_from_slice(&draft.durable_to.to_le_bytes());
     let crc = salted(salt, &header[8..]);
     header[4..8].copy_from_slice(&crc.to_le_bytes());
+    header
 }
 
 /// Reads the header at the start of `bytes`; None when there is none.
@@ -157,35 +203,33 @@ impl Entry {
     }
 }
 
-/// Appends the body to `out`, compressed when it is worth it; returns the code of the compression.
-fn compress(out: &mut Vec<u8>, body: &[u8], compression: Compression) -> u8 {
+/// Appends the body to `out`, compressed, when it is worth it; returns the code of the compression.
+fn compress(out: &mut Vec<u8>, body: &[u8], compression: Compression) -> Option<u8> {
     let start = out.len();
     let enough = body.len() - body.len() / 8;
-    if body.len() >= COMPRESSED_BYTES_MIN {
-        match compression {
-            Compression::None => {}
-            Compression::Lz4 => {
-                out.resize(start + lz4_flex::block::get_maximum_output_size(body.len()), 0);
-                match lz4_flex::block::compress_into(body, &mut out[start..]) {
-                    Ok(len) if len <= enough => {
-                        out.truncate(start + len);
-                        return 1;
-                    }
-                    _ => out.truncate(start),
-                }
+    if body.len() < COMPRESSED_BYTES_MIN {
+        return None;
+    }
+    match compression {
+        Compression::None => None,
+        Compression::Lz4 => {
+            let end = start + lz4_flex::block::get_maximum_output_size(body.len());
+            if start == 0 {
+                // Zeroed by the machine as far as it is written to.
+                *out = vec![0; end];
+            } else {
+                out.resize(end, 0);
             }
-            Compression::Zstd => {
-                if let Ok(compressed) = zstd::bulk::compress(body, ZSTD_LEVEL)
-                    && compressed.len() <= enough
-                {
-                    out.extend_from_slice(&compressed);
-                    return 2;
-                }
-            }
+            let compressed = lz4_flex::block::compress_into(body, &mut out[start..]).ok().filter(|len| *len <= enough);
+            out.truncate(start + compressed.unwrap_or(0));
+            compressed.map(|_| 1)
+        }
+        Compression::Zstd => {
+            let compressed = zstd::bulk::compress(body, ZSTD_LEVEL).ok().filter(|bytes| bytes.len() <= enough)?;
+            out.extend_from_slice(&compressed);
+            Some(2)
         }
     }
-    out.extend_from_slice(body);
-    0
 }
 
 /// crc32c that starts from the salt.

@@ -16,7 +16,7 @@
 //! | 2 frame; its tag is the caller's kind | length of the name (u16), the name, the payload |
 //! | 3 commit | frames (u32), bytes from begin to here (u64), checksum over the headers of begin and frames (u32), payload |
 //!
-//! Write: entries are gathered in memory and written out now and then; the commit record is written with what is left,
+//! Write: entries are gathered in memory and written out now and then, long bodies as they are; the commit record is written with what is left,
 //! then one `fdatasync`. An epoch is never split over segments. When anything fails, the segment is cut back to the
 //! last commit.
 //!
@@ -37,7 +37,7 @@ use weir_environment::Environment;
 
 pub use self::read::EpochReader;
 use self::read::{Committing, Shared};
-use crate::entry::{self, Draft, ENTRY_BYTES, SEAL};
+use crate::entry::{self, Draft, ENTRY_BYTES, Packed, SEAL};
 use crate::segment::{self, Format, SegmentWriter, Sense};
 use crate::{Compression, JournalError};
 
@@ -87,6 +87,32 @@ pub struct Frame {
     pub name: String,
     /// The bytes.
     pub payload: Bytes,
+}
+
+/// A frame as it is stored: compressed once, on whatever thread, and written as often as it takes.
+#[derive(Debug, Clone)]
+pub struct PackedFrame {
+    kind: u8,
+    body: Packed,
+}
+
+impl PackedFrame {
+    /// Begins the bytes of a frame of this name; the payload is to be appended.
+    ///
+    /// # Panics
+    /// When the name is longer than 65,535 bytes.
+    pub fn begin(name: &str) -> Vec<u8> {
+        let Ok(name_len) = u16::try_from(name.len()) else { panic!("the name of a frame is too long: {name}") };
+        let mut bytes = Vec::with_capacity(2 + name.len());
+        bytes.extend_from_slice(&name_len.to_le_bytes());
+        bytes.extend_from_slice(name.as_bytes());
+        bytes
+    }
+
+    /// Packs what [`PackedFrame::begin`] began.
+    pub fn pack(kind: u8, bytes: Vec<u8>, compression: Compression) -> Self {
+        Self { kind, body: Packed::new(bytes, compression) }
+    }
 }
 
 /// A committed epoch.
@@ -205,24 +231,24 @@ impl EpochJournal {
         self.rotate(epoch)?;
         self.begun_at = self.segment.segment.len;
         self.state = State::Open(Committing::new(epoch));
-        self.push(BEGIN, 0, intent)
+        self.push_plain(BEGIN, intent.to_vec())
     }
 
     /// Adds a frame to the epoch under way.
     ///
     /// # Panics
-    /// When no epoch was begun, or a name is longer than 65,535 bytes.
+    /// When no epoch was begun.
     ///
     /// # Errors
     /// The epoch is abandoned after an error.
-    pub fn frame(&mut self, kind: u8, name: &str, payload: &[u8]) -> Result<(), JournalError> {
+    pub fn frame(&mut self, frame: &PackedFrame) -> Result<(), JournalError> {
         self.check_open()?;
-        let Ok(name_len) = u16::try_from(name.len()) else { panic!("the name of a frame is too long: {name}") };
-        let mut body = Vec::with_capacity(2 + name.len() + payload.len());
-        body.extend_from_slice(&name_len.to_le_bytes());
-        body.extend_from_slice(name.as_bytes());
-        body.extend_from_slice(payload);
-        self.push(FRAME, kind, &body)
+        self.push(FRAME, frame.kind, &frame.body)
+    }
+
+    /// How frames are packed here.
+    pub fn compression(&self) -> Compression {
+        self.options.compression
     }
 
     /// Commits the epoch under way: when this returns, it counts, whatever happens.
@@ -242,7 +268,7 @@ impl EpochJournal {
         body.extend_from_slice(payload);
         let epoch = committing.epoch;
         let outcome = self
-            .push(COMMIT, 0, &body)
+            .push_plain(COMMIT, body)
             .and_then(|()| self.check_room(self.gathered.len()))
             .and_then(|()| self.write_out())
             .and_then(|()| self.segment.sync());
@@ -330,9 +356,14 @@ impl EpochJournal {
         Ok(())
     }
 
+    fn push_plain(&mut self, kind: u8, body: Vec<u8>) -> Result<(), JournalError> {
+        let body = Packed::new(body, self.options.compression);
+        self.push(kind, 0, &body)
+    }
+
     /// Gathers an entry of the epoch under way, and writes out when much is gathered.
-    fn push(&mut self, kind: u8, tag: u8, body: &[u8]) -> Result<(), JournalError> {
-        assert!(body.len() <= PAYLOAD_BYTES_MAX, "{} bytes are too many for one frame", body.len());
+    fn push(&mut self, kind: u8, tag: u8, body: &Packed) -> Result<(), JournalError> {
+        assert!(body.body_len() <= PAYLOAD_BYTES_MAX, "{} bytes are too many for one frame", body.body_len());
         let State::Open(committing) = &mut self.state else { unreachable!("callers check that an epoch is open") };
         let draft = Draft {
             kind,
@@ -342,17 +373,19 @@ impl EpochJournal {
             durable_to: self.segment.durable_to,
             ..Draft::default()
         };
-        let start = self.gathered.len();
-        entry::encode(&mut self.gathered, self.segment.segment.salt, &draft, body, self.options.compression);
-        committing.add(kind, &self.gathered[start..]);
-        if kind != COMMIT && self.gathered.len() >= GATHERED_BYTES_MAX {
-            let outcome = self.check_room(self.gathered.len()).and_then(|()| self.write_out());
-            if outcome.is_err() {
-                self.abandon();
-            }
-            return outcome;
+        let header = body.header(self.segment.segment.salt, &draft);
+        committing.add(kind, &header, body.stored().len());
+        self.gathered.extend_from_slice(&header);
+        if kind == COMMIT || self.gathered.len() + body.stored().len() < GATHERED_BYTES_MAX {
+            self.gathered.extend_from_slice(body.stored());
+            return Ok(());
         }
-        Ok(())
+        let room = self.check_room(self.gathered.len() + body.stored().len());
+        let outcome = room.and_then(|()| self.write_out()).and_then(|()| self.segment.append(body.stored()));
+        if outcome.is_err() {
+            self.abandon();
+        }
+        outcome
     }
 
     fn write_out(&mut self) -> Result<(), JournalError> {

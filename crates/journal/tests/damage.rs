@@ -8,7 +8,8 @@ use rand::{Rng, SeedableRng};
 use weir_environment::{Environment, Simulator};
 use weir_journal::topic::TopicOptions;
 use weir_journal::{
-    Compression, EpochJournal, EpochJournalOptions, JournalError, Ledger, LedgerOptions, Record, Topic, VerifyError,
+    Compression, EpochJournal, EpochJournalOptions, JournalError, Ledger, LedgerOptions, PackedFrame, Record, Topic,
+    VerifyError,
 };
 
 /// One of the three journals, with a known history of entries as text.
@@ -64,7 +65,8 @@ fn write_epochs(environment: &Environment, subject: &Subject, entries: u64) {
     let mut journal = EpochJournal::open(environment, subject.folder, epoch_options(subject)).expect("opens");
     for number in 0..entries {
         journal.begin(number + 1, b"intent").expect("begun");
-        journal.frame(1, "relation", text(number).as_bytes()).expect("written");
+        let bytes = [PackedFrame::begin("relation"), text(number).into_bytes()].concat();
+        journal.frame(&PackedFrame::pack(1, bytes, subject.compression)).expect("written");
         journal.commit(b"payload").expect("committed");
     }
 }

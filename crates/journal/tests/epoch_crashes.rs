@@ -9,13 +9,19 @@ use rand::{Rng, SeedableRng};
 use weir_environment::{Environment, Operation, Simulator};
 use weir_journal::{
     Committed, Compression, EpochJournal, EpochJournalOptions, Frame, Hash, JournalError, Ledger, LedgerOptions,
+    PackedFrame,
 };
 
 /// How many histories are tried; `WEIR_CRASH_SEEDS` asks for more.
 const SEEDS: u64 = 700;
 
 fn bytes(random: &mut StdRng) -> Bytes {
-    let length = if random.random_bool(0.1) { random.random_range(1000..4000) } else { random.random_range(0..200) };
+    let length = match random.random_range(0..1000) {
+        // Too long to be gathered.
+        0 => random.random_range(1_000_000..1_200_000),
+        1..100 => random.random_range(1000..4000),
+        _ => random.random_range(0..200),
+    };
     let noise = random.random::<bool>();
     Bytes::from_iter((0..length).map(|_| if noise { random.random() } else { b'a' }))
 }
@@ -26,11 +32,17 @@ fn epoch(number: u64, random: &mut StdRng) -> Committed {
     Committed { epoch: number, intent: bytes(random), frames, payload: bytes(random) }
 }
 
+fn packed(frame: &Frame, compression: Compression) -> PackedFrame {
+    let mut bytes = PackedFrame::begin(&frame.name);
+    bytes.extend_from_slice(&frame.payload);
+    PackedFrame::pack(frame.kind, bytes, compression)
+}
+
 /// Writes an epoch; true when its commit was tried.
 fn write(journal: &mut EpochJournal, epoch: &Committed) -> (bool, Result<(), JournalError>) {
-    let before = journal.begin(epoch.epoch, &epoch.intent).and_then(|()| {
-        epoch.frames.iter().try_for_each(|frame| journal.frame(frame.kind, &frame.name, &frame.payload))
-    });
+    let before = journal
+        .begin(epoch.epoch, &epoch.intent)
+        .and_then(|()| epoch.frames.iter().try_for_each(|frame| journal.frame(&packed(frame, journal.compression()))));
     match before {
         Ok(()) => (true, journal.commit(&epoch.payload).map(|_| ())),
         Err(error) => (false, Err(error)),
@@ -120,7 +132,8 @@ fn run_epochs(seed: u64) {
                 5 => {
                     if journal.begin(next, b"given up").is_ok() {
                         // It may fail; the next epoch begins all the same.
-                        let _ = journal.frame(1, "given up", b"given up").and_then(|()| journal.abort());
+                        let frame = PackedFrame::pack(1, PackedFrame::begin("given up"), Compression::None);
+                        let _ = journal.frame(&frame).and_then(|()| journal.abort());
                         let _ = journal.abort();
                     }
                 }

@@ -244,6 +244,11 @@ impl Admission {
         &self.schema
     }
 
+    /// The key columns; none for a stream.
+    pub fn keys(&self) -> &[usize] {
+        &self.keys
+    }
+
     /// Makes all state part of the next checkpoint.
     pub fn mark_all_changed(&mut self) {
         if let Some(dedupe) = &mut self.dedupe {

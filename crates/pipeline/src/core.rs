@@ -8,92 +8,43 @@
 //! 3. The commit record is synced: from here the epoch has happened. Recovery runs it again from its frames.
 //! 4. The ledger file, the tails that readers see and the key indexes follow. Recovery makes them good from the journal.
 
+mod batches;
+mod checkpoint;
+mod error;
+mod recovery;
+
+pub use self::checkpoint::PendingCheckpoint;
+pub use self::error::{CommitError, PipelineError};
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
-use weir_environment::Environment;
-use weir_incremental::checkpoint::{CheckpointStore, StateChanges, StateReader};
+use weir_environment::{Environment, Workers};
+use weir_incremental::checkpoint::{CheckpointStore, StateReader};
 use weir_incremental::dataflow::{Dataflow, OperatorDescription, Stopwatch};
-use weir_incremental::operators::EngineError;
-use weir_incremental::{Delta, Relation, State};
-use weir_journal::{EpochJournal, EpochJournalOptions, JournalError, Ledger, LedgerOptions};
+use weir_incremental::{Delta, Relation};
+use weir_journal::{EpochJournal, EpochJournalOptions, JournalError, Ledger, LedgerOptions, PackedFrame};
 
+use self::batches::{late_batch, quarantine_batch, with_weights};
+use self::checkpoint::Memory;
 use crate::EpochNumber;
 use crate::admission::{Admission, Counts};
 use crate::contents::{Change, Contents, Totals};
 use crate::frames::{
-    self, CheckpointRecord, CommitRecord, FRAME_ADMITTED, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION,
-    InputPosition, RecomputedAt,
+    CheckpointRecord, CommitRecord, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION, RecomputedAt, Unpacked,
 };
 use crate::history::History;
 use crate::keyed::{KeyIndex, Positions, SharedIndex};
 use crate::prepare::{PreparedChunk, SetAside};
 use crate::recompute::Recomputed;
-use crate::spec::{ERRORS, LATE, PipelineSpec, QUARANTINE, late_schema, quarantine_schema};
+use crate::spec::{ERRORS, LATE, PipelineSpec, QUARANTINE};
 
-/// Why the pipeline cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum PipelineError {
-    /// The journal, topics or ledger.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The engine.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// An Arrow kernel.
-    #[error(transparent)]
-    Arrow(#[from] ArrowError),
-    /// The lake.
-    #[error(transparent)]
-    History(#[from] crate::history::HistoryError),
-    /// Contents could not be read.
-    #[error(transparent)]
-    Contents(#[from] crate::contents::ContentsError),
-    /// The numbers of an epoch do not add up; it was not committed.
-    #[error("epoch {epoch} does not add up and was not committed: {detail}")]
-    Conservation {
-        /// The epoch.
-        epoch: EpochNumber,
-        /// Which sum.
-        detail: String,
-    },
-    /// Recovery got other contents than the ledger recorded.
-    #[error("recovery of epoch {epoch} gives other contents of `{relation}` than the ledger recorded")]
-    Mismatch {
-        /// The epoch.
-        epoch: EpochNumber,
-        /// The relation.
-        relation: String,
-    },
-    /// Something on disk is not what this version writes.
-    #[error("{0}")]
-    State(String),
-    /// An input stopped.
-    #[error("input `{input}`: {message}")]
-    Input {
-        /// The input.
-        input: String,
-        /// Why.
-        message: String,
-    },
-}
-
-/// Why an epoch was not committed.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    /// The disk is full or failed: nothing of the epoch is there; try the same epoch again.
-    #[error(transparent)]
-    Again(PipelineError),
-    /// The pipeline has to stop.
-    #[error(transparent)]
-    Fatal(PipelineError),
-}
+/// Epochs of fewer rows are computed on one thread.
+const SHARED_ROWS_MIN: usize = 4096;
 
 /// The records that an epoch takes from one input.
 #[derive(Debug)]
@@ -137,7 +88,7 @@ pub struct EpochInput {
 pub struct PendingEpoch {
     epoch: EpochNumber,
     record: CommitRecord,
-    frames: Vec<(u8, String, Vec<u8>)>,
+    frames: Vec<PackedFrame>,
     changes: Vec<Change>,
     rows: u64,
 }
@@ -149,29 +100,6 @@ pub struct EpochReport {
     pub epoch: EpochNumber,
     /// Rows admitted.
     pub rows: u64,
-}
-
-/// State that changed since the last checkpoint, ready to be written on another thread.
-#[derive(Debug)]
-pub struct PendingCheckpoint {
-    /// The epoch it belongs to.
-    pub epoch: EpochNumber,
-    record: CheckpointRecord,
-    changes: StateChanges,
-}
-
-impl PendingCheckpoint {
-    /// Writes and commits it; after an error it may be written again.
-    pub fn write(&mut self, store: &CheckpointStore) -> Result<(), PipelineError> {
-        let payload = serde_json::to_vec(&self.record).map_err(|e| PipelineError::State(e.to_string()))?;
-        store.write(self.epoch, &mut self.changes, &payload)?;
-        Ok(())
-    }
-
-    /// Where every input stood at its epoch.
-    pub fn inputs(&self) -> &BTreeMap<String, InputPosition> {
-        &self.record.commit.inputs
-    }
 }
 
 /// Sums of one source within one epoch.
@@ -209,14 +137,6 @@ pub struct Core {
     /// What checkpoints have of the models' state counts no more.
     starts_over: bool,
     memory: Memory,
-}
-
-/// How the models' state stands to its budget.
-#[derive(Default)]
-struct Memory {
-    exceeded: bool,
-    /// Bytes that a checkpoint could not make dispensable.
-    needed: usize,
 }
 
 impl std::fmt::Debug for Core {
@@ -279,7 +199,7 @@ impl Core {
             EpochJournal::open(environment, spec.folder.join(folders::JOURNAL), EpochJournalOptions::default())?;
         let ledger = Ledger::open(environment, spec.folder.join(folders::LEDGER), LedgerOptions::default())?;
         let ledger = Arc::new(Mutex::new(ledger));
-        let mut dataflow = spec.dataflow()?;
+        let mut dataflow = spec.dataflow(&environment.workers)?;
         dataflow.measure(stopwatch(environment));
         let admissions = spec.sources.iter().map(|s| s.admission()).collect::<Result<Vec<_>, _>>()?;
         let mut indexes = BTreeMap::new();
@@ -325,6 +245,7 @@ impl Core {
         core.attach_own_state()?;
         if with_models {
             core.dataflow.attach(&core.checkpoints, checkpoint_record.is_none())?;
+            core.forget_others(store)?;
         }
         Ok(core)
     }
@@ -348,134 +269,30 @@ impl Core {
         Ok(())
     }
 
-    /// Says where checkpoints have the state of sources and lookups.
-    fn attach_own_state(&mut self) -> Result<(), PipelineError> {
-        for admission in &mut self.admissions {
-            for role in admission.roles() {
-                let state = source_state(&admission.name, role, admission.schema());
-                admission.attach(role, &self.checkpoints.state(&state))?;
-            }
-        }
-        for (name, index) in &self.indexes {
-            let mut index = index.write();
-            let state = index_state(name, index.schema());
-            index.state().attach(&self.checkpoints.state(&state), false)?;
-        }
-        Ok(())
-    }
-
-    /// Calls `act` with the state of each source and lookup that can leave memory.
-    fn each_own_state(&mut self, act: &mut dyn FnMut(&mut dyn State)) {
-        self.admissions.iter_mut().filter_map(Admission::state).for_each(&mut *act);
-        self.indexes.values().for_each(|index| act(index.write().state()));
-    }
-
-    /// Has state leave memory where there is too much of it; false when there still is.
-    fn keep_within_budget(&mut self) -> bool {
-        let mut indexes: Vec<_> = self.indexes.values().map(|index| index.write()).collect();
-        let mut own: Vec<&mut dyn State> = self.admissions.iter_mut().filter_map(Admission::state).collect();
-        own.extend(indexes.iter_mut().map(|index| index.state()));
-        self.dataflow.keep_within_beside(&mut own, self.spec.settings.state_bytes_max)
-    }
-
-    fn state_bytes(&mut self) -> usize {
-        let mut bytes = self.dataflow.state_bytes();
-        self.each_own_state(&mut |state| bytes += state.bytes());
-        bytes
-    }
-
-    /// Runs the committed epochs behind the checkpoint again.
-    fn replay(&mut self) -> Result<(), PipelineError> {
-        let Some(last) = self.journal.last() else { return Ok(()) };
-        while self.epoch < last.epoch {
-            let epoch = self.epoch + 1;
-            let committed = self.journal.read(epoch)?;
-            let record: CommitRecord = serde_json::from_slice(&committed.payload)
-                .map_err(|e| PipelineError::State(format!("the commit record of epoch {epoch} cannot be read: {e}")))?;
-            if record.version > FRAMES_VERSION {
-                return Err(PipelineError::State(format!(
-                    "epoch {epoch} has format {}, this program reads up to {FRAMES_VERSION}: use the newer program",
-                    record.version
-                )));
-            }
-            let mut inputs = HashMap::new();
-            let mut changes = Vec::new();
-            for frame in &committed.frames {
-                match frame.kind {
-                    FRAME_ADMITTED => {
-                        let Some(admission) =
-                            self.admissions.iter_mut().find(|a| a.name.as_ref() == frame.name.as_str())
-                        else {
-                            continue;
-                        };
-                        let schema = self.spec.sources.iter().find(|s| s.name == admission.name).map(|s| &s.schema);
-                        let Some(schema) = schema else { continue };
-                        let (rows, positions) = frames::decode_admitted(&frame.payload, schema)?;
-                        inputs.insert(admission.name.clone(), admission.apply(&rows, &positions)?);
-                    }
-                    FRAME_RECOMPUTED => {
-                        for batch in frames::decode(&frame.payload)? {
-                            inputs.insert(Relation::from(frame.name.as_str()), weighted(&batch)?);
-                        }
-                    }
-                    FRAME_SYSTEM => {
-                        for batch in frames::decode(&frame.payload)? {
-                            let delta = weighted(&batch)?;
-                            changes.push(Change::new(Relation::from(frame.name.as_str()), delta)?);
-                        }
-                    }
-                    kind => {
-                        return Err(PipelineError::State(format!("epoch {epoch} has a frame of unknown kind {kind}")));
-                    }
-                }
-            }
-            changes.extend(self.step(record.clock, &inputs)?);
-            self.check_against_ledger(epoch, &record, &changes)?;
-            self.finish(epoch, record, changes)?;
-        }
-        Ok(())
-    }
-
-    fn check_against_ledger(
-        &self,
-        epoch: EpochNumber,
-        record: &CommitRecord,
-        changes: &[Change],
-    ) -> Result<(), PipelineError> {
-        for (name, entry) in record.ledger["relations"].as_object().into_iter().flatten() {
-            let wanted = entry["change"].as_str().unwrap_or_default();
-            let found = changes
-                .iter()
-                .filter(|c| c.relation.as_ref() == name.as_str())
-                .fold(0u128, |sum, c| sum.wrapping_add(c.checksum));
-            if format!("{found:032x}") != wanted {
-                return Err(PipelineError::Mismatch { epoch, relation: name.clone() });
-            }
-        }
-        Ok(())
-    }
-
     /// Sources' changes and what the models make of them.
     fn step(&mut self, clock: i64, inputs: &HashMap<Relation, Delta>) -> Result<Vec<Change>, PipelineError> {
-        let output = self.dataflow.step(clock, inputs)?;
-        let mut changes = Vec::new();
-        for (name, delta) in inputs {
-            changes.push(Change::new(name.clone(), delta.clone())?);
-        }
-        for (name, delta) in output.models {
-            if !delta.is_empty() {
-                changes.push(Change::new(name, delta)?);
-            }
-        }
+        let workers = self.workers(inputs.values().map(Delta::len).sum());
+        let given: Vec<(Relation, Delta)> = inputs.iter().map(|(name, delta)| (name.clone(), delta.clone())).collect();
+        let counted = |changes| workers.each(changes, |(name, delta)| Change::new(name, delta));
+        let (given, output) = workers.both(|| counted(given), || self.dataflow.step(clock, inputs));
+        let output = output?;
+        let mut made: Vec<(Relation, Delta)> = output.models;
+        made.retain(|(_, delta)| !delta.is_empty());
         let errors: Vec<Delta> = output.errors.into_iter().map(|(_, delta)| delta).collect();
         if !errors.is_empty() {
             let delta = Delta::concat(&crate::spec::errors_schema(), &errors)?.consolidate()?;
             if !delta.is_empty() {
-                changes.push(Change::new(ERRORS.into(), delta)?);
+                made.push((ERRORS.into(), delta));
             }
         }
+        let mut changes = given.into_iter().chain(counted(made)).collect::<Result<Vec<_>, _>>()?;
         changes.sort_by(|a, b| a.relation.cmp(&b.relation));
         Ok(changes)
+    }
+
+    /// Who computes an epoch of so many rows: a few rows are not worth waking a thread.
+    fn workers(&self, rows: usize) -> Workers {
+        if rows < SHARED_ROWS_MIN { Workers::new(1) } else { self.environment.workers.clone() }
     }
 
     /// Computes the next epoch. Nothing is durable or readable yet, but state has moved: the result must be committed
@@ -547,8 +364,7 @@ impl Core {
             if part.counts.admitted == 0 {
                 continue;
             }
-            let rows = arrow::compute::concat_batches(&spec.schema, &part.rows)?;
-            frames.push((FRAME_ADMITTED, spec.name.to_string(), frames::encode_admitted(&rows, &part.positions)?));
+            frames.push(Unpacked::Admitted(spec.name.clone(), part.rows, part.positions));
             let mut delta = Delta::concat(&spec.schema, &part.deltas)?;
             if !spec.keys.is_empty() && part.deltas.len() > 1 {
                 delta = delta.consolidate()?;
@@ -564,8 +380,7 @@ impl Core {
             }
             if !model.change.is_empty() {
                 let batch = with_weights(&model.change)?;
-                let payload = frames::encode(std::slice::from_ref(&batch), &batch.schema())?;
-                frames.push((FRAME_RECOMPUTED, model.name.to_string(), payload));
+                frames.push(Unpacked::Changed(FRAME_RECOMPUTED, model.name.clone(), batch));
                 inputs.insert(model.name, model.change);
             }
         }
@@ -577,15 +392,14 @@ impl Core {
         }
         let mut changes = Vec::new();
         for (relation, delta) in system {
-            let batch = with_weights(&delta)?;
-            frames.push((
-                FRAME_SYSTEM,
-                relation.to_string(),
-                frames::encode(std::slice::from_ref(&batch), &batch.schema())?,
-            ));
+            frames.push(Unpacked::Changed(FRAME_SYSTEM, relation.clone(), with_weights(&delta)?));
             changes.push(Change::new(relation, delta)?);
         }
-        changes.extend(self.step(clock, &inputs)?);
+        let (workers, compression) = (self.workers(admitted as usize), self.journal.compression());
+        let pack = || workers.each(frames, |frame| frame.pack(compression)).into_iter().collect::<Result<Vec<_>, _>>();
+        let (frames, stepped) = workers.both(pack, || self.step(clock, &inputs));
+        let frames = frames?;
+        changes.extend(stepped?);
         record.ledger = self.ledger_entry(epoch, clock, input_counts, source_counts, &changes);
         Ok(PendingEpoch { epoch, record, frames, changes, rows: admitted })
     }
@@ -693,9 +507,7 @@ impl Core {
             serde_json::to_vec(&pending.record).map_err(|e| CommitError::Fatal(PipelineError::State(e.to_string())))?;
         let written = (|| {
             self.journal.begin(pending.epoch, &[])?;
-            for (kind, name, bytes) in &pending.frames {
-                self.journal.frame(*kind, name, bytes)?;
-            }
+            pending.frames.iter().try_for_each(|frame| self.journal.frame(frame))?;
             self.journal.commit(&payload).map(|_| ())
         })();
         if let Err(error) = written {
@@ -803,63 +615,6 @@ impl Core {
         Ok(())
     }
 
-    /// Whether so much state has changed since the last checkpoint that only another lets memory keep to its bound.
-    pub fn needs_checkpoint(&mut self) -> bool {
-        let quarter = self.spec.settings.state_bytes_max / 4;
-        self.memory.exceeded && self.state_bytes() > self.memory.needed + quarter
-    }
-
-    /// Takes what changed since the last checkpoint; None when nothing did.
-    pub fn take_checkpoint(&mut self) -> Option<PendingCheckpoint> {
-        if !std::mem::take(&mut self.changed_since_checkpoint) {
-            return None;
-        }
-        let mut changes = StateChanges::default();
-        self.taken = self.epoch;
-        if std::mem::take(&mut self.starts_over) {
-            self.dataflow.state_ids().iter().for_each(|state| changes.start_over(state));
-        }
-        for admission in &mut self.admissions {
-            let (name, schema) = (admission.name.clone(), admission.schema().clone());
-            for role in admission.roles() {
-                let state = source_state(&name, role, &schema);
-                admission.changes(role, &mut |key, value| changes.put(&state, key, value));
-            }
-        }
-        for (name, index) in &self.indexes {
-            let mut index = index.write();
-            let state = index_state(name, index.schema());
-            if index.starts_over() {
-                changes.start_over(&state);
-            }
-            index.state().changes(&mut |key, value| changes.put_key(&state, key, value));
-        }
-        self.dataflow.state_changes(&mut |state, key, value| changes.put_key(state, key, value));
-        let totals = self.contents.totals().into_iter().map(|(name, t)| (name, t.into())).collect();
-        let record = CheckpointRecord {
-            version: FRAMES_VERSION,
-            commit: self.last.clone(),
-            totals,
-            fingerprint: self.spec.fingerprint.clone(),
-        };
-        Some(PendingCheckpoint { epoch: self.epoch, record, changes })
-    }
-
-    /// Frees what the checkpoint of `epoch` has made dispensable.
-    pub fn release(&mut self, epoch: EpochNumber) -> Result<(), PipelineError> {
-        if epoch >= self.taken {
-            self.dataflow.durable();
-            self.each_own_state(&mut |state| state.durable());
-            self.memory.exceeded = !self.keep_within_budget();
-            self.memory.needed = if self.memory.exceeded { self.state_bytes() } else { 0 };
-        }
-        self.write_ledger()?;
-        self.ledger.lock().sync()?;
-        self.ledger_backlog.clear();
-        self.journal.release(epoch + 1)?;
-        Ok(())
-    }
-
     /// What it runs.
     pub fn spec(&self) -> &Arc<PipelineSpec> {
         &self.spec
@@ -919,72 +674,4 @@ impl Core {
 fn stopwatch(environment: &Environment) -> Stopwatch {
     let clock = environment.clock.clone();
     Arc::new(move || clock.elapsed())
-}
-
-/// Name of a source's state in checkpoints: with other columns it is another state.
-fn source_state(source: &Relation, role: &str, schema: &SchemaRef) -> String {
-    format!("source:{source}:{role}:{:016x}", schema_hash(schema))
-}
-
-fn index_state(model: &Relation, schema: &SchemaRef) -> String {
-    format!("index:{model}:{:016x}", schema_hash(schema))
-}
-
-fn schema_hash(schema: &SchemaRef) -> u64 {
-    let mut text = String::new();
-    for field in schema.fields() {
-        text.push_str(field.name());
-        text.push('\0');
-        text.push_str(&field.data_type().to_string());
-        text.push('\0');
-    }
-    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
-}
-
-fn with_weights(delta: &Delta) -> Result<RecordBatch, ArrowError> {
-    let mut fields: Vec<_> = delta.schema().fields().iter().cloned().collect();
-    fields.push(Arc::new(arrow::datatypes::Field::new("_weight", arrow::datatypes::DataType::Int64, false)));
-    let mut columns = delta.rows.columns().to_vec();
-    columns.push(Arc::new(delta.weights.clone()));
-    RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns)
-}
-
-fn weighted(batch: &RecordBatch) -> Result<Delta, ArrowError> {
-    let width = batch.num_columns().saturating_sub(1);
-    let schema = Arc::new(batch.schema().project(&(0..width).collect::<Vec<_>>())?);
-    let weights = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(width)).clone();
-    Ok(Delta::new(RecordBatch::try_new(schema, batch.columns()[..width].to_vec())?, weights))
-}
-
-fn preamble(aside: &SetAside) -> Option<&[u8]> {
-    (!aside.preamble.is_empty()).then_some(aside.preamble.as_ref())
-}
-
-fn quarantine_batch(epoch: EpochNumber, rows: &[(Relation, u32, i64, SetAside)]) -> Result<RecordBatch, ArrowError> {
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(rows.iter().map(|r| Some(r.0.as_ref())).collect::<StringArray>()),
-        Arc::new(rows.iter().map(|r| Some(r.3.reason.as_str())).collect::<StringArray>()),
-        Arc::new(rows.iter().map(|r| Some(r.3.message.as_str())).collect::<StringArray>()),
-        Arc::new(rows.iter().map(|r| Some(r.3.raw.as_ref())).collect::<BinaryArray>()),
-        Arc::new(rows.iter().map(|r| preamble(&r.3)).collect::<BinaryArray>()),
-        Arc::new(rows.iter().map(|r| Some(r.2)).collect::<TimestampMicrosecondArray>()),
-        Arc::new(rows.iter().map(|r| i64::from(r.1)).collect::<Int64Array>()),
-        Arc::new(rows.iter().map(|r| r.3.offset as i64).collect::<Int64Array>()),
-        Arc::new(Int64Array::from_value(epoch as i64, rows.len())),
-    ];
-    RecordBatch::try_new(quarantine_schema(), columns)
-}
-
-fn late_batch(epoch: EpochNumber, rows: &[(Relation, u32, i64, i64, SetAside)]) -> Result<RecordBatch, ArrowError> {
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(rows.iter().map(|r| Some(r.0.as_ref())).collect::<StringArray>()),
-        Arc::new(rows.iter().map(|r| Some(r.3)).collect::<TimestampMicrosecondArray>()),
-        Arc::new(rows.iter().map(|r| Some(r.4.raw.as_ref())).collect::<BinaryArray>()),
-        Arc::new(rows.iter().map(|r| preamble(&r.4)).collect::<BinaryArray>()),
-        Arc::new(rows.iter().map(|r| Some(r.2)).collect::<TimestampMicrosecondArray>()),
-        Arc::new(rows.iter().map(|r| i64::from(r.1)).collect::<Int64Array>()),
-        Arc::new(rows.iter().map(|r| r.4.offset as i64).collect::<Int64Array>()),
-        Arc::new(Int64Array::from_value(epoch as i64, rows.len())),
-    ];
-    RecordBatch::try_new(late_schema(), columns)
 }

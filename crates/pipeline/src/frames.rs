@@ -18,6 +18,8 @@ use crate::contents::Totals;
 use crate::input::Cursor;
 use crate::keyed::Positions;
 use crate::watermark::Watermarks;
+use weir_incremental::Relation;
+use weir_journal::{Compression, PackedFrame};
 
 /// Kind of a frame of admitted rows; its name is the source.
 pub const FRAME_ADMITTED: u8 = 1;
@@ -29,42 +31,84 @@ pub const FRAME_RECOMPUTED: u8 = 3;
 /// Version of the encodings of this file. 2: recomputed models.
 pub const FRAMES_VERSION: u32 = 2;
 
+/// Batches of fewer rows, on average, are encoded as one.
+const BATCH_ROWS_MIN: usize = 4096;
+
 const POSITION_COLUMNS: [&str; 4] = ["_partition", "_offset", "_arrival", "_time"];
 
-/// Encodes batches of one schema.
-pub fn encode(batches: &[RecordBatch], schema: &SchemaRef) -> Result<Vec<u8>, ArrowError> {
-    let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
+/// What becomes a frame.
+#[derive(Debug)]
+pub enum Unpacked {
+    /// Rows of a source, batch by batch, with their positions.
+    Admitted(Relation, Vec<RecordBatch>, Positions),
+    /// A change of a relation, with its weights as a column; the kind of the frame.
+    Changed(u8, Relation, RecordBatch),
+}
+
+impl Unpacked {
+    /// Encodes and compresses it.
+    pub fn pack(self, compression: Compression) -> Result<PackedFrame, ArrowError> {
+        let (kind, bytes) = match self {
+            Self::Admitted(name, mut rows, positions) => {
+                if positions.offsets.len() < rows.len() * BATCH_ROWS_MIN {
+                    rows = vec![arrow::compute::concat_batches(&rows[0].schema(), &rows)?];
+                }
+                (FRAME_ADMITTED, encode_admitted(PackedFrame::begin(&name), &rows, &positions)?)
+            }
+            Self::Changed(kind, name, batch) => {
+                (kind, encode(PackedFrame::begin(&name), std::iter::once(Ok(batch.clone())), &batch.schema())?)
+            }
+        };
+        Ok(PackedFrame::pack(kind, bytes, compression))
+    }
+}
+
+/// Appends batches of one schema.
+fn encode(
+    bytes: Vec<u8>,
+    batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+    schema: &SchemaRef,
+) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = StreamWriter::try_new(bytes, schema)?;
     for batch in batches {
-        writer.write(batch)?;
+        writer.write(&batch?)?;
     }
     writer.into_inner()
 }
 
-/// Decodes what [`encode`] wrote.
+/// Decodes the payload of a frame.
 pub fn decode(bytes: &Bytes) -> Result<Vec<RecordBatch>, ArrowError> {
     StreamReader::try_new(std::io::Cursor::new(bytes.clone()), None)?.collect()
 }
 
-/// Encodes admitted rows with their positions.
-pub fn encode_admitted(rows: &RecordBatch, positions: &Positions) -> Result<Vec<u8>, ArrowError> {
-    let mut fields: Vec<Field> = rows.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+/// Appends admitted rows with their positions.
+fn encode_admitted(bytes: Vec<u8>, rows: &[RecordBatch], positions: &Positions) -> Result<Vec<u8>, ArrowError> {
+    let own = rows.first().map(RecordBatch::schema);
+    let mut fields: Vec<Field> = own.iter().flat_map(|s| s.fields().iter().map(|f| f.as_ref().clone())).collect();
     fields.push(Field::new(POSITION_COLUMNS[0], DataType::Int32, false));
     fields.extend(POSITION_COLUMNS[1..].iter().map(|name| Field::new(*name, DataType::Int64, false)));
     let schema = Arc::new(Schema::new(fields));
-    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-    columns.push(Arc::new(positions.partitions.iter().map(|p| *p as i32).collect::<Int32Array>()));
-    columns.push(Arc::new(positions.offsets.iter().map(|o| *o as i64).collect::<Int64Array>()));
-    columns.push(Arc::new(Int64Array::from(positions.arrivals.clone())));
-    columns.push(Arc::new(Int64Array::from(positions.times.clone())));
-    encode(&[RecordBatch::try_new(schema.clone(), columns)?], &schema)
+    let mut from = 0;
+    let batches = rows.iter().map(|rows| {
+        let range = from..from + rows.num_rows();
+        from = range.end;
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        columns.push(Arc::new(positions.partitions[range.clone()].iter().map(|p| *p as i32).collect::<Int32Array>()));
+        columns.push(Arc::new(positions.offsets[range.clone()].iter().map(|o| *o as i64).collect::<Int64Array>()));
+        columns.push(Arc::new(Int64Array::from(positions.arrivals[range.clone()].to_vec())));
+        columns.push(Arc::new(Int64Array::from(positions.times[range].to_vec())));
+        RecordBatch::try_new(schema.clone(), columns)
+    });
+    encode(bytes, batches, &schema)
 }
 
-/// Decodes what [`encode_admitted`] wrote, with the relation's schema.
+/// Decodes the payload of a frame of admitted rows, with the relation's schema.
 pub fn decode_admitted(bytes: &Bytes, schema: &SchemaRef) -> Result<(RecordBatch, Positions), ArrowError> {
     let batches = decode(bytes)?;
-    let Some(batch) = batches.first() else {
+    let Some(first) = batches.first() else {
         return Err(ArrowError::ParseError("a frame of admitted rows is empty".into()));
     };
+    let batch = arrow::compute::concat_batches(&first.schema(), &batches)?;
     let width = schema.fields().len();
     if batch.num_columns() != width + POSITION_COLUMNS.len() {
         return Err(ArrowError::SchemaError(format!(

@@ -78,7 +78,7 @@ pub async fn rebuild(
     let snapshot = snapshot_of.pin();
     let now = environment.clock.now().max(core.last().clock);
 
-    let mut dataflow = spec.dataflow()?;
+    let mut dataflow = spec.dataflow(&environment.workers)?;
     let mut sums: BTreeMap<Relation, Sum> = BTreeMap::new();
     let collect = |sums: &mut BTreeMap<Relation, Sum>, output: StepOutput| -> Result<(), PipelineError> {
         for (name, delta) in output.models {

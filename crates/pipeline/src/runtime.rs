@@ -1,6 +1,9 @@
 //! Runs a pipeline: readers that decode ahead, one loop that makes epochs, landing and checkpoints beside it, and a feed
 //! for every sink.
 
+mod maintenance;
+mod read_ahead;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +14,14 @@ use tokio::task::JoinHandle;
 use weir_environment::Environment;
 use weir_incremental::checkpoint::CheckpointStore;
 
+use self::maintenance::{Checkpointed, Chore, Maintenance};
+use self::read_ahead::ReadAhead;
 use crate::EpochNumber;
 use crate::activity::Activity;
-use crate::contents::Contents;
-use crate::core::{
-    CommitError, Core, EpochInput, EpochPart, EpochReport, PendingCheckpoint, PipelineError, ReplayPart,
-};
+use crate::core::{CommitError, Core, EpochInput, EpochPart, EpochReport, PipelineError, ReplayPart};
 use crate::feed::{self, FeedSpec, FeedStatus, SharedFeedStatus};
-use crate::frames::InputPosition;
-use crate::input::{Cursor, InputError, InputRef};
-use crate::prepare::{PreparedChunk, PreparedPoll, SourceReader, prepare_poll};
+use crate::input::{Cursor, InputRef};
+use crate::prepare::{PreparedChunk, PreparedPoll, SourceReader};
 use crate::recompute::{Ended, Recomputations, Recomputed};
 use crate::spec::LoopSettings;
 
@@ -106,182 +107,9 @@ enum News {
     Control(Control),
 }
 
-/// A checkpoint that is durable: its epoch, and where the inputs stood.
-type Checkpointed = (EpochNumber, BTreeMap<String, InputPosition>);
-
-/// Messages to the maintenance task.
-enum Chore {
-    Land(Option<oneshot::Sender<()>>),
-    Checkpoint(Box<PendingCheckpoint>, Option<oneshot::Sender<()>>),
-}
-
 /// Polls that are decoded ahead of the loop, for each input.
 const POLLS_AHEAD: usize = 2;
 const RETRY_DELAY: Duration = Duration::from_millis(250);
-
-/// Reads one input until stopped.
-struct ReadAhead {
-    index: usize,
-    name: String,
-    input: InputRef,
-    readers: Vec<Arc<SourceReader>>,
-    cursor: Cursor,
-    bytes_max: usize,
-    mode: RunMode,
-    progress: Arc<Progress>,
-    news: mpsc::Sender<News>,
-    stop: watch::Receiver<bool>,
-}
-
-impl ReadAhead {
-    async fn run(mut self) {
-        loop {
-            if *self.stop.borrow() {
-                return;
-            }
-            let polled = match self.input.poll(&self.cursor, self.bytes_max).await {
-                Ok(polled) => {
-                    self.progress.input_failures.lock().remove(&self.name);
-                    polled
-                }
-                Err(InputError::Retry(message)) => {
-                    self.progress.input_failures.lock().insert(self.name.clone(), message);
-                    tokio::select! {
-                        () = tokio::time::sleep(RETRY_DELAY) => {}
-                        _ = self.stop.changed() => {}
-                    }
-                    continue;
-                }
-                Err(InputError::Stopped(message)) => {
-                    tracing::error!(input = self.name, message, "the input stopped");
-                    self.progress.input_failures.lock().insert(self.name.clone(), message.clone());
-                    let failure = PipelineError::Input { input: self.name.clone(), message };
-                    let _ = self.news.send(News::End { failure: Some(failure) }).await;
-                    return;
-                }
-            };
-            let more = polled.more;
-            let nothing = polled.chunks.is_empty() && polled.cursor == self.cursor;
-            self.cursor = polled.cursor.clone();
-            if !nothing {
-                let readers = self.readers.clone();
-                let Ok(poll) = tokio::task::spawn_blocking(move || prepare_poll(&readers, polled)).await else {
-                    let message = "decoding ended unexpectedly".to_owned();
-                    let failure = PipelineError::Input { input: self.name.clone(), message };
-                    let _ = self.news.send(News::End { failure: Some(failure) }).await;
-                    return;
-                };
-                if self.news.send(News::Poll { input: self.index, poll }).await.is_err() {
-                    return;
-                }
-            }
-            if more {
-                continue;
-            }
-            if nothing && self.mode == RunMode::Once {
-                let _ = self.news.send(News::End { failure: None }).await;
-                return;
-            }
-            if self.mode == RunMode::Until {
-                tokio::select! {
-                    () = self.input.changed() => {}
-                    _ = self.stop.changed() => {}
-                }
-            }
-        }
-    }
-}
-
-/// Lands, checkpoints and maintains the lake, one chore after the other.
-struct Maintenance {
-    contents: Arc<Contents>,
-    store: Arc<CheckpointStore>,
-    checkpointed: mpsc::UnboundedSender<Checkpointed>,
-    feeds: Vec<SharedFeedStatus>,
-    maintenance_interval: Duration,
-    maintained_at: tokio::time::Instant,
-}
-
-impl Maintenance {
-    async fn run(mut self, mut chores: mpsc::Receiver<Chore>) {
-        while let Some(chore) = chores.recv().await {
-            match chore {
-                Chore::Land(done) => {
-                    self.land().await;
-                    if let Some(done) = done {
-                        let _ = done.send(());
-                    }
-                }
-                Chore::Checkpoint(mut pending, done) => {
-                    // The tails up to the checkpoint's epoch must be in the lake before recovery may start from it.
-                    while self.contents.landed_epoch() < pending.epoch && !self.land().await {
-                        tokio::time::sleep(RETRY_DELAY).await;
-                    }
-                    let (epoch, inputs) = (pending.epoch, pending.inputs().clone());
-                    loop {
-                        let store = self.store.clone();
-                        let written = tokio::task::spawn_blocking(move || {
-                            let result = pending.write(&store);
-                            (pending, result)
-                        });
-                        match written.await {
-                            Ok((_, Ok(()))) => {
-                                let _ = self.checkpointed.send((epoch, inputs));
-                                break;
-                            }
-                            Ok((again, Err(error))) => {
-                                tracing::warn!(%error, "a checkpoint failed and is tried again");
-                                pending = again;
-                                tokio::time::sleep(RETRY_DELAY).await;
-                            }
-                            Err(error) => {
-                                tracing::error!(%error, "a checkpoint ended unexpectedly");
-                                break;
-                            }
-                        }
-                    }
-                    if self.maintained_at.elapsed() >= self.maintenance_interval {
-                        self.maintained_at = tokio::time::Instant::now();
-                        self.maintain().await;
-                    }
-                    if let Some(done) = done {
-                        let _ = done.send(());
-                    }
-                }
-            }
-        }
-    }
-
-    async fn maintain(&self) {
-        let cursors = self.feeds.iter().filter_map(|f| f.lock().cursor).min();
-        let horizon = self.contents.oldest_pin().min(cursors.unwrap_or(EpochNumber::MAX));
-        if let Err(error) = self.contents.history().maintain(horizon).await {
-            tracing::warn!(%error, "upkeep of the lake failed");
-        }
-    }
-
-    async fn land(&self) -> bool {
-        let landing = match self.contents.to_land() {
-            Ok(None) => return true,
-            Ok(Some(landing)) => landing,
-            Err(error) => {
-                tracing::error!(%error, "a landing could not be prepared");
-                return false;
-            }
-        };
-        let (epoch, landings) = landing;
-        match self.contents.history().land(epoch, landings).await {
-            Ok(()) => {
-                self.contents.landed(epoch);
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a landing failed and is tried again");
-                false
-            }
-        }
-    }
-}
 
 /// A poll in the queue and how much of it is taken.
 struct Queued {
@@ -585,7 +413,8 @@ impl Loop {
         Ok(())
     }
 
-    async fn checkpointed(&mut self, (epoch, positions): Checkpointed) -> Result<(), PipelineError> {
+    async fn checkpointed(&mut self, checkpoint: Checkpointed) -> Result<(), PipelineError> {
+        let (epoch, positions) = checkpoint?;
         self.checkpointing = false;
         self.core.release(epoch)?;
         for (name, input) in &self.inputs {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use weir_environment::Workers;
 use weir_incremental::dataflow::Dataflow;
 use weir_incremental::operators::EngineError;
 use weir_incremental::planner::ModelPlan;
@@ -108,7 +109,7 @@ impl Default for LoopSettings {
             checkpoint_interval: Duration::from_secs(30),
             state_bytes_max: 4 << 30,
             epoch_interval_min: Duration::from_millis(20),
-            tail_bytes_max: 256 << 20,
+            tail_bytes_max: 128 << 20,
             maintenance_interval: Duration::from_secs(600),
             recompute_memory_max: 1 << 30,
         }
@@ -185,12 +186,12 @@ impl PipelineSpec {
     }
 
     /// The dataflow of all models that are kept by deltas; those that are recomputed are inputs of it.
-    pub fn dataflow(&self) -> Result<Dataflow, EngineError> {
+    pub fn dataflow(&self, workers: &Workers) -> Result<Dataflow, EngineError> {
         let plans: Vec<ModelPlan> =
             self.models.iter().filter(|m| m.recompute_interval.is_none()).map(|m| m.plan.clone()).collect();
         let sources = self.sources.iter().map(|s| (s.name.clone(), s.schema.clone()));
         let recomputed = self.recomputed().map(|m| (m.plan.name.clone(), m.plan.schema.clone()));
-        Dataflow::build(&plans, &sources.chain(recomputed).collect::<Vec<_>>())
+        Dataflow::build_on(workers, &plans, &sources.chain(recomputed).collect::<Vec<_>>())
     }
 
     /// Models that are recomputed as a whole, in dependency order.

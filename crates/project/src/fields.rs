@@ -208,6 +208,11 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A whole number of at least 1, where one is given.
+    pub fn positive_if_given(&self, name: &str, mistakes: &mut Vec<Mistake>) -> Option<u64> {
+        self.entry(name).map(|_| self.positive(name, mistakes))
+    }
+
     /// A boolean, or its default.
     pub fn boolean(&self, name: &str, mistakes: &mut Vec<Mistake>) -> bool {
         match self.entry(name) {

@@ -167,6 +167,12 @@ pub static SETTINGS: FileKeys = FileKeys {
                 key("rows_max", Kind::Integer, Some("500_000"), "Records that one epoch takes in at most."),
                 key("bytes_max", Kind::Bytes, Some("\"128 MiB\""), "Bytes that one epoch takes in at most."),
                 key(
+                    "threads",
+                    Kind::Integer,
+                    None,
+                    "Threads that compute an epoch. Default: as many as the process may use cores.",
+                ),
+                key(
                     "idle_after",
                     Kind::Duration,
                     Some("\"1 minute\""),
@@ -183,7 +189,7 @@ pub static SETTINGS: FileKeys = FileKeys {
                 key(
                     "landing_bytes_max",
                     Kind::Bytes,
-                    Some("\"256 MiB\""),
+                    Some("\"128 MiB\""),
                     "History waiting in memory that is committed at once.",
                 ),
                 key("compaction_interval", Kind::Duration, Some("\"10 minutes\""), "How often small files are merged."),

@@ -49,6 +49,8 @@ pub struct EpochSettings {
     pub rows_max: u64,
     /// Bytes of one epoch at most.
     pub bytes_max: u64,
+    /// Threads that compute an epoch, where not all cores shall.
+    pub threads: Option<u64>,
     /// A partition without records for so long is idle: it no longer holds back the watermark.
     pub idle_after: Duration,
 }
@@ -134,6 +136,7 @@ impl Settings {
             interval_min: epoch.duration("interval_min", mistakes).unwrap_or_default(),
             rows_max: epoch.positive("rows_max", mistakes),
             bytes_max: epoch.bytes("bytes_max", mistakes),
+            threads: epoch.positive_if_given("threads", mistakes),
             idle_after: epoch.duration("idle_after", mistakes).unwrap_or_default(),
         };
         let lake = section("lake", mistakes);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use weir_connectors::lake::{LakeHistory, LakeOptions};
-use weir_environment::{Environment, Lock};
+use weir_environment::{Environment, Lock, Workers};
 use weir_incremental::Relation;
 use weir_incremental::checkpoint::CheckpointStore;
 use weir_pipeline::compile::compile;
@@ -216,7 +216,10 @@ fn pending_of(changes: &[Change], new: &Manifest) -> Pending {
 impl Host {
     /// Opens the project in `project.dir`: recovers, and rebuilds where told to.
     pub async fn open(project: Project, options: &OpenOptions, progress: &Progress) -> anyhow::Result<Self> {
-        let environment = Environment::real();
+        let mut environment = Environment::real();
+        if let Some(threads) = project.settings.epoch.threads {
+            environment.workers = Workers::new(usize::try_from(threads).unwrap_or(usize::MAX));
+        }
         let data = project.dir.join(".weir");
         let lock = lock(&environment, &data)?;
         let accepted = read_accepted(&environment, &data)?;

@@ -21,6 +21,7 @@ use crate::cli::Cli;
 use crate::commands::{Answer, Failure};
 
 fn main() -> ExitCode {
+    weir_environment::keep_freed_memory();
     // clap answers `--help` with 0, and what it does not understand with 2.
     let cli = Cli::parse();
     match cli.run() {

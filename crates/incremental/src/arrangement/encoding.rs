@@ -19,6 +19,7 @@ pub struct RowEncoding {
 }
 
 /// Encoded rows.
+#[derive(Default)]
 pub struct EncodedRows {
     rows: Option<Rows>,
     len: usize,

@@ -62,6 +62,10 @@ pub(crate) struct Encoded {
     pub hashes: Vec<u64>,
 }
 
+fn columns(batch: &RecordBatch, indices: &[usize]) -> Vec<ArrayRef> {
+    indices.iter().map(|&column| batch.column(column).clone()).collect()
+}
+
 impl Arrangement {
     /// An arrangement of rows of `schema` by `keys`; other columns keep their order.
     pub fn new(schema: &Schema, keys: &[usize]) -> Result<Self, EngineError> {
@@ -86,11 +90,14 @@ impl Arrangement {
 
     /// Encodes a batch of the arrangement's schema.
     pub fn encode(&self, batch: &RecordBatch) -> Result<Encoded, EngineError> {
-        let pick = |columns: &[usize]| -> Vec<ArrayRef> {
-            columns.iter().map(|&column| batch.column(column).clone()).collect()
-        };
-        let keys = self.key_encoding.encode(&pick(&self.keys), batch.num_rows())?;
-        let rest = self.rest_encoding.encode(&pick(&self.rest), batch.num_rows())?;
+        let rest = self.rest_encoding.encode(&columns(batch, &self.rest), batch.num_rows())?;
+        Ok(Encoded { rest, ..self.encode_keys(batch)? })
+    }
+
+    /// Encodes a batch for probing alone.
+    pub fn encode_keys(&self, batch: &RecordBatch) -> Result<Encoded, EngineError> {
+        let keys = self.key_encoding.encode(&columns(batch, &self.keys), batch.num_rows())?;
+        let rest = EncodedRows::default();
         let hashes = (0..keys.len()).map(|row| hash_of(keys.get(row))).collect();
         Ok(Encoded { keys, rest, hashes })
     }

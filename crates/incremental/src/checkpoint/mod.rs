@@ -254,6 +254,9 @@ impl CheckpointStore {
     /// [`EngineError::Checkpoint`] when storage fails.
     pub fn retain(&self, keep: &dyn Fn(&str) -> bool) -> Result<(), EngineError> {
         let mut current = self.0.current.lock().clone();
+        if current.runs.iter().all(|run| run.info.states.iter().all(|state| keep(&state.id))) {
+            return Ok(());
+        }
         current.runs = Arc::new(current.runs.iter().map(|run| run.without(&|id| !keep(id))).collect());
         self.commit(current)
     }

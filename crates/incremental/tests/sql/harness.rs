@@ -14,7 +14,7 @@ use datafusion::datasource::MemTable;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use weir_environment::Environment;
+use weir_environment::{Environment, Workers};
 use weir_incremental::checkpoint::{CheckpointStore, StateChanges};
 use weir_incremental::{
     BatchLimits, Dataflow, Delta, EngineError, ModelPlan, Planner, Relation, RelationTraits, batch,
@@ -243,9 +243,14 @@ pub fn differ_over(
     }
     let failed_with = |what: String| move |e: EngineError| Difference::Failed(format!("{what}: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut graph = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
     let seed = (history.epochs.len() * 31 + history.lives.len()) as u64;
     let mut checkpoints = Checkpoints::new(state, history.epochs.len(), seed).map_err(failed_with("open".into()))?;
+    // Whatever the threads, now and after a restart, the answers are the same.
+    let build = |chance: &mut Chance| {
+        let workers = Workers::new(1 + chance.below(3) as usize);
+        Dataflow::build_on(&workers, &models, &schemas()).map_err(failed_with("build".into()))
+    };
+    let mut graph = build(&mut checkpoints.chance)?;
     graph.attach(&checkpoints.store.reader(), true).map_err(failed_with("attach".into()))?;
     let mut kept: HashMap<Relation, Vec<Delta>> = HashMap::new();
     let mut failed: HashMap<Relation, Vec<Delta>> = HashMap::new();
@@ -278,7 +283,7 @@ pub fn differ_over(
         }
         let what = format!("between epochs {epoch} and {}", epoch + 1);
         if checkpoints.after_epoch(&mut graph, epoch as u64 + 1).map_err(failed_with(what))? {
-            graph = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
+            graph = build(&mut checkpoints.chance)?;
             graph.attach(&checkpoints.store.reader(), false).map_err(failed_with("attach".into()))?;
         }
     }
@@ -286,7 +291,7 @@ pub fn differ_over(
         return Ok(());
     }
     // Everything was taken away: what is left is what a graph has that was never given anything.
-    let mut fresh = Dataflow::build(&models, &schemas()).map_err(failed_with("build".into()))?;
+    let mut fresh = build(&mut checkpoints.chance)?;
     let last = history.epochs.last().map_or(0, |(_, now)| *now);
     fresh.step(last, &HashMap::new()).map_err(failed_with("a step without input".into()))?;
     let (left, expected) = (graph.describe(), fresh.describe());

@@ -29,10 +29,10 @@ impl Committing {
         Self { epoch, frames: 0, bytes: 0, checksum: 0 }
     }
 
-    /// Adds an entry as encoded.
-    pub(super) fn add(&mut self, kind: u8, encoded: &[u8]) {
+    /// Adds an entry with this header and so many bytes of body.
+    pub(super) fn add(&mut self, kind: u8, header: &[u8; ENTRY_BYTES], stored: usize) {
         if kind != COMMIT {
-            self.account(kind, encoded.len() as u64, u32_at(encoded, 4));
+            self.account(kind, (ENTRY_BYTES + stored) as u64, u32_at(header, 4));
         }
     }
 

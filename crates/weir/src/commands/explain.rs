@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use weir_environment::Workers;
 use weir_incremental::dataflow::OperatorDescription;
 use weir_incremental::{Relation, UnboundedState};
 use weir_pipeline::compile::compile;
@@ -127,7 +128,7 @@ impl Explanation {
     /// ids.
     async fn of(project: Project, model: &Model) -> anyhow::Result<Self> {
         let spec = compile(&project)?;
-        let mut operators = spec.dataflow()?.describe();
+        let mut operators = spec.dataflow(&Workers::new(1))?.describe();
         operators.retain(|operator| operator.models.contains(&model.name));
         let unbounded = spec.unbounded().into_iter().map(|(_, state)| state).collect();
         let sources = spec.sources.iter().map(|s| (s.name.to_string(), "source"));

@@ -2,7 +2,7 @@
 
 use super::super::{EngineError, RowError, StepContext, tolerant};
 use super::side::{Contributions, Side};
-use super::{Alone, Join};
+use super::{Alone, Join, Passing};
 use crate::arrangement::{EMPTY, Encoded, Head};
 use crate::delta::{Delta, pick_rows};
 use arrow::array::{ArrayRef, Int64Array, UInt32Array};
@@ -50,9 +50,12 @@ impl Join {
             }
             output.extend(self.contributed(is_left, alone, Some(&lonely))?);
         }
-        let encoded = own.rows.encode(&delta.rows)?;
+        let passes = self.passing == Some(if is_left { Passing::Left } else { Passing::Right });
+        let encoded = if passes { own.rows.encode_keys(&delta.rows)? } else { own.rows.encode(&delta.rows)? };
         let (own, other) = self.sides_mut(is_left);
-        own.rows.fetch(&encoded)?;
+        if !passes {
+            own.rows.fetch(&encoded)?;
+        }
         other.rows.fetch(&encoded)?;
         let heads: Vec<Head> =
             (0..delta.len()).map(|row| other.rows.probe(encoded.hashes[row], encoded.keys.get(row))).collect();
@@ -62,6 +65,9 @@ impl Join {
         } else {
             Passed::default()
         };
+        if passes {
+            return Ok(());
+        }
 
         let (own, other) = self.sides(is_left);
         let by_row = self.filter.is_some();

@@ -87,7 +87,9 @@ pub struct JoinFilter {
 ///
 /// A pair for which the filter fails becomes a row error and counts as no pair.
 ///
-/// State: the rows of both sides by key, but for those whose key holds a NULL and so has no partner; with a filter, for
+/// Beside a side that has all its rows from the first step on, the rows of the other only pass by.
+///
+/// State: the rows of both sides by key, but for those that pass by and those whose key holds a NULL and so has no partner; with a filter, for
 /// each row of a side that gives something on its own, how many partners it has.
 pub struct Join {
     pairs: bool,
@@ -95,6 +97,17 @@ pub struct Join {
     pair_schema: SchemaRef,
     schema: SchemaRef,
     sides: Sides,
+    /// Whether rows of the left side pass by, or those of the right.
+    passing: Option<Passing>,
+}
+
+/// The side whose rows need not be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passing {
+    /// The left one: the right one never changes.
+    Left,
+    /// The right one: the left one never changes.
+    Right,
 }
 
 struct Sides {
@@ -129,7 +142,20 @@ impl Join {
             right: Side::new(right, right_keys, right_alone, null_equal)?,
         };
         let filter = filter.map(|filter| filter.expression);
-        Ok(Self { pairs, filter, pair_schema: Arc::new(Schema::new(pair_fields)), schema: output, sides })
+        Ok(Self {
+            pairs,
+            filter,
+            pair_schema: Arc::new(Schema::new(pair_fields)),
+            schema: output,
+            sides,
+            passing: None,
+        })
+    }
+
+    /// For an inner join of which one side never changes after the first step: the rows of the other are not kept.
+    pub fn passing(mut self, side: Option<Passing>) -> Self {
+        self.passing = side;
+        self
     }
 }
 
@@ -144,8 +170,11 @@ impl Operator for Join {
 
     fn step(&mut self, inputs: &[&Delta], context: &mut StepContext<'_>) -> Result<Delta, EngineError> {
         let mut output = Vec::new();
-        self.half(true, inputs[0], &mut output, context)?;
-        self.half(false, inputs[1], &mut output, context)?;
+        // What passes by must find all rows of the other side.
+        let right_first = self.passing == Some(Passing::Left);
+        for is_left in [!right_first, right_first] {
+            self.half(is_left, inputs[usize::from(!is_left)], &mut output, context)?;
+        }
         Ok(Delta::concat(&self.schema, &output)?)
     }
 

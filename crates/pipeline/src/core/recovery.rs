@@ -1,0 +1,84 @@
+//! Recovery: the committed epochs behind the checkpoint run again, and must give what the ledger recorded.
+
+use std::collections::HashMap;
+
+use weir_incremental::Relation;
+
+use super::batches::weighted;
+use super::{Core, PipelineError};
+use crate::EpochNumber;
+use crate::contents::Change;
+use crate::frames::{self, CommitRecord, FRAME_ADMITTED, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION};
+
+impl Core {
+    /// Runs the committed epochs behind the checkpoint again.
+    pub(super) fn replay(&mut self) -> Result<(), PipelineError> {
+        let Some(last) = self.journal.last() else { return Ok(()) };
+        while self.epoch < last.epoch {
+            let epoch = self.epoch + 1;
+            let committed = self.journal.read(epoch)?;
+            let record: CommitRecord = serde_json::from_slice(&committed.payload)
+                .map_err(|e| PipelineError::State(format!("the commit record of epoch {epoch} cannot be read: {e}")))?;
+            if record.version > FRAMES_VERSION {
+                return Err(PipelineError::State(format!(
+                    "epoch {epoch} has format {}, this program reads up to {FRAMES_VERSION}: use the newer program",
+                    record.version
+                )));
+            }
+            let mut inputs = HashMap::new();
+            let mut changes = Vec::new();
+            for frame in &committed.frames {
+                match frame.kind {
+                    FRAME_ADMITTED => {
+                        let Some(admission) =
+                            self.admissions.iter_mut().find(|a| a.name.as_ref() == frame.name.as_str())
+                        else {
+                            continue;
+                        };
+                        let schema = self.spec.sources.iter().find(|s| s.name == admission.name).map(|s| &s.schema);
+                        let Some(schema) = schema else { continue };
+                        let (rows, positions) = frames::decode_admitted(&frame.payload, schema)?;
+                        inputs.insert(admission.name.clone(), admission.apply(&rows, &positions)?);
+                    }
+                    FRAME_RECOMPUTED => {
+                        for batch in frames::decode(&frame.payload)? {
+                            inputs.insert(Relation::from(frame.name.as_str()), weighted(&batch)?);
+                        }
+                    }
+                    FRAME_SYSTEM => {
+                        for batch in frames::decode(&frame.payload)? {
+                            let delta = weighted(&batch)?;
+                            changes.push(Change::new(Relation::from(frame.name.as_str()), delta)?);
+                        }
+                    }
+                    kind => {
+                        return Err(PipelineError::State(format!("epoch {epoch} has a frame of unknown kind {kind}")));
+                    }
+                }
+            }
+            changes.extend(self.step(record.clock, &inputs)?);
+            self.check_against_ledger(epoch, &record, &changes)?;
+            self.finish(epoch, record, changes)?;
+        }
+        Ok(())
+    }
+
+    fn check_against_ledger(
+        &self,
+        epoch: EpochNumber,
+        record: &CommitRecord,
+        changes: &[Change],
+    ) -> Result<(), PipelineError> {
+        for (name, entry) in record.ledger["relations"].as_object().into_iter().flatten() {
+            let wanted = entry["change"].as_str().unwrap_or_default();
+            let found = changes
+                .iter()
+                .filter(|c| c.relation.as_ref() == name.as_str())
+                .fold(0u128, |sum, c| sum.wrapping_add(c.checksum));
+            if format!("{found:032x}") != wanted {
+                return Err(PipelineError::Mismatch { epoch, relation: name.clone() });
+            }
+        }
+        Ok(())
+    }
+}
