@@ -7,7 +7,7 @@ use crate::canonical::{clock_bounds, is_kept_incrementally};
 use crate::dataflow::OperatorDescription;
 use crate::delta::Relation;
 use crate::planner::ModelPlan;
-use crate::rewrite::{fingerprint, is_append_only, top_of_each};
+use crate::rewrite::{fingerprint, is_append_only, never_changes, top_of_each};
 use datafusion::common::JoinType;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan};
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ pub struct UnboundedState {
     pub kept: String,
     /// What would bound it.
     pub hint: String,
+    /// Whether it keeps rows as they come, and not one of each key or value that the query names.
+    pub every_row: bool,
 }
 
 impl UnboundedState {
@@ -64,8 +66,9 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    fn keeps(&mut self, plan: &LogicalPlan, kept: String, hint: &str) {
-        let state = UnboundedState { plan: fingerprint(plan), kept, hint: hint.into() };
+    /// Notes what the operator of a plan keeps: something of each row, or of each key or value.
+    fn keeps(&mut self, plan: &LogicalPlan, (every_row, kept): (bool, String), hint: &str) {
+        let state = UnboundedState { plan: fingerprint(plan), kept, hint: hint.into(), every_row };
         if !self.found.contains(&state) {
             self.found.push(state);
         }
@@ -85,8 +88,9 @@ impl Visit<'_> {
             && let Ok(Some(top)) = top_of_each(&filter.input, &filter.predicate, None)
         {
             let stream = self.plan(top.input)?;
-            let what = if self.only_grows(top.input) { "the first rows of each partition" } else { "every row" };
-            self.keeps(top.window, format!("{what} of `{stream}` for row_number()"), RECENT);
+            let every_row = !self.only_grows(top.input);
+            let what = if every_row { "every row" } else { "the first rows of each partition" };
+            self.keeps(top.window, (every_row, format!("{what} of `{stream}` for row_number()")), RECENT);
             return Some(stream);
         }
         let inputs: Vec<Option<Relation>> = plan.inputs().into_iter().map(|input| self.plan(input)).collect();
@@ -99,7 +103,7 @@ impl Visit<'_> {
                 }
             }
             LogicalPlan::Distinct(Distinct::All(_)) => {
-                self.keeps(plan, format!("each different row of `{stream}` for DISTINCT"), RECENT);
+                self.keeps(plan, (false, format!("each different row of `{stream}` for DISTINCT")), RECENT);
             }
             LogicalPlan::Aggregate(aggregate) => {
                 if let Some(kept) = self.kept_by_aggregate(aggregate, &stream) {
@@ -111,11 +115,14 @@ impl Visit<'_> {
                 let mut sides: Vec<String> = inputs.iter().flatten().map(|side| format!("`{side}`")).collect();
                 let hint = if sides.len() > 1 { RECENT_SIDES } else { RECENT };
                 sides.dedup();
-                self.keeps(plan, format!("every row of {} for a join", sides.join(" and of ")), hint);
+                if join.join_type == JoinType::Inner && (never_changes(&join.left) || never_changes(&join.right)) {
+                    return Some(stream);
+                }
+                self.keeps(plan, (true, format!("every row of {} for a join", sides.join(" and of "))), hint);
                 return grown_by_join(join, &inputs);
             }
             LogicalPlan::Window(_) => {
-                self.keeps(plan, format!("every row of `{stream}` for a window function"), RECENT);
+                self.keeps(plan, (true, format!("every row of `{stream}` for a window function")), RECENT);
             }
             LogicalPlan::Limit(limit) => {
                 let bounded = limit.fetch.is_some();
@@ -124,16 +131,16 @@ impl Visit<'_> {
                     other => other,
                 };
                 if !(bounded && self.only_grows(sorted)) {
-                    self.keeps(plan, format!("every row of `{stream}` for ORDER BY with LIMIT"), RECENT);
+                    self.keeps(plan, (true, format!("every row of `{stream}` for ORDER BY with LIMIT")), RECENT);
                 }
                 return (!bounded).then_some(stream);
             }
-            _ => self.keeps(plan, format!("rows of `{stream}`"), RECENT),
+            _ => self.keeps(plan, (true, format!("rows of `{stream}`")), RECENT),
         }
         Some(stream)
     }
 
-    fn kept_by_aggregate(&self, aggregate: &Aggregate, stream: &Relation) -> Option<String> {
+    fn kept_by_aggregate(&self, aggregate: &Aggregate, stream: &Relation) -> Option<(bool, String)> {
         let calls = || {
             aggregate.aggr_expr.iter().filter_map(|call| match call.clone().unalias() {
                 Expr::AggregateFunction(call) => Some(call),
@@ -141,18 +148,18 @@ impl Visit<'_> {
             })
         };
         if let Some(call) = calls().find(|call| !is_kept_incrementally(call, aggregate.input.schema())) {
-            return Some(format!("every row of `{stream}` for {}()", call.func.name()));
+            return Some((true, format!("every row of `{stream}` for {}()", call.func.name())));
         }
         if let Some(call) = calls().find(|call| call.params.distinct) {
-            return Some(format!("each different value of `{stream}` for {}(DISTINCT)", call.func.name()));
+            return Some((false, format!("each different value of `{stream}` for {}(DISTINCT)", call.func.name())));
         }
         if !self.only_grows(&aggregate.input)
             && let Some(call) = calls().find(|call| matches!(call.func.name(), "min" | "max"))
         {
-            return Some(format!("each different value of `{stream}` for {}()", call.func.name()));
+            return Some((false, format!("each different value of `{stream}` for {}()", call.func.name())));
         }
         let keys: Vec<String> = aggregate.group_expr.iter().map(|key| written(key, &aggregate.input)).collect();
-        (!keys.is_empty()).then(|| format!("a group for each {} of `{stream}`", keys.join(", ")))
+        (!keys.is_empty()).then(|| (false, format!("a group for each {} of `{stream}`", keys.join(", "))))
     }
 }
 

@@ -81,13 +81,15 @@ fn as_json(mistake: &Mistake) -> serde_json::Value {
     })
 }
 
-/// Models that remember ever more: one warning a model.
+/// Models that remember every row of what never ends: one warning a model. One row of each key that the query names is what
+/// was asked for; `weir explain` tells of it.
 fn unbounded(project: &Project) -> Vec<Mistake> {
     let streams = project.sources.iter().filter(|source| source.key.is_empty()).map(|source| source.name.clone());
     let mut growth = Growth::of(streams);
     let mut mistakes = Vec::new();
     for model in &project.models {
-        let kept: Vec<String> = growth.add(&model.plan).into_iter().map(|state| state.kept).collect();
+        let states = growth.add(&model.plan).into_iter().filter(|state| state.every_row);
+        let kept: Vec<String> = states.map(|state| state.kept).collect();
         if !kept.is_empty() && model.refresh == Refresh::Incremental {
             let message = format!("nothing bounds what `{}` remembers: {}", model.name, kept.join("; "));
             let hint = format!("`weir explain {}` shows how fast it grows, and what would bound it", model.name);
