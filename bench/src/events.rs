@@ -1,14 +1,18 @@
 //! Nexmark's events (Tucker and others, 2002, as the published generators draw them) made in columns, the same for the
 //! same numbers: of fifty events one person, three auctions and 46 bids, with hot sellers, auctions, bidders and channels.
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Result;
 use arrow::array::{ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_json::LineDelimitedWriter;
 
-use crate::bids::Seeded;
+use crate::random::Seeded;
 
 /// Events of one cycle: a person, then three auctions, then bids.
 const CYCLE: u64 = 50;
@@ -87,6 +91,44 @@ impl Kind {
         };
         Arc::new(Schema::new(columns.iter().map(|(n, t)| Field::new(*n, (*t).clone(), true)).collect::<Vec<_>>()))
     }
+
+    /// Where [`write`] puts its events.
+    pub fn file(self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.json", self.name()))
+    }
+
+    /// A source that reads that file.
+    pub fn source(self, folder: &Path) -> String {
+        let columns = self.schema().fields().iter().fold(String::new(), |columns, field| {
+            let kind = match field.data_type() {
+                DataType::Int64 => "BIGINT",
+                DataType::Utf8 => "TEXT",
+                _ => "TIMESTAMP",
+            };
+            columns + &format!("{} = \"{kind}\"\n", field.name())
+        });
+        format!(
+            "kind = \"files\"\npath = \"{}\"\nsettle = \"0 seconds\"\ntime = \"date_time\"\nunknown_fields = \"drop\"\n[columns]\n{columns}",
+            self.file(folder).display()
+        )
+    }
+}
+
+/// Writes the first `count` events to a folder, a file of JSON lines for each kind.
+pub fn write(folder: &Path, count: u64) -> Result<()> {
+    const CHUNK: u64 = 100_000;
+    let mut files = Vec::new();
+    for kind in Kind::ALL {
+        let file = BufWriter::with_capacity(1 << 20, File::create(kind.file(folder))?);
+        files.push(LineDelimitedWriter::new(file));
+    }
+    for from in (0..count).step_by(CHUNK as usize) {
+        for (file, rows) in files.iter_mut().zip(events(from..count.min(from + CHUNK))?) {
+            file.write(&rows)?;
+        }
+    }
+    files.iter_mut().try_for_each(LineDelimitedWriter::finish)?;
+    Ok(())
 }
 
 /// The events of these numbers, a batch for each kind in the order of [`Kind::ALL`].

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use arrow::datatypes::SchemaRef;
+use weir_environment::Workers;
 use weir_incremental::{Dataflow, Delta, ModelPlan, Planner, Relation, RelationTraits};
 
 use crate::events::{Kind, events};
@@ -20,36 +21,38 @@ const EPOCH_EVENTS: u64 = 100_000;
 
 /// A query, its text, and what Feldera's own benchmark did with it, million events a second.
 const QUERIES: [(&str, &str, Option<f64>); 18] = [
-    ("q0", include_str!("../nexmark/q0.sql"), Some(1.14)),
-    ("q1", include_str!("../nexmark/q1.sql"), Some(0.89)),
-    ("q2", include_str!("../nexmark/q2.sql"), Some(1.21)),
-    ("q3", include_str!("../nexmark/q3.sql"), Some(1.13)),
-    ("q4", include_str!("../nexmark/q4.sql"), Some(0.74)),
-    ("q5", include_str!("../nexmark/q5.sql"), Some(1.03)),
-    ("q6", include_str!("../nexmark/q6.sql"), None),
-    ("q7", include_str!("../nexmark/q7.sql"), Some(0.81)),
-    ("q8", include_str!("../nexmark/q8.sql"), Some(1.04)),
-    ("q9", include_str!("../nexmark/q9.sql"), Some(0.25)),
-    ("q15", include_str!("../nexmark/q15.sql"), Some(0.46)),
-    ("q16", include_str!("../nexmark/q16.sql"), Some(0.21)),
-    ("q17", include_str!("../nexmark/q17.sql"), Some(0.35)),
-    ("q18", include_str!("../nexmark/q18.sql"), Some(0.47)),
-    ("q19", include_str!("../nexmark/q19.sql"), Some(0.42)),
-    ("q20", include_str!("../nexmark/q20.sql"), Some(0.49)),
-    ("q21", include_str!("../nexmark/q21.sql"), None),
-    ("q22", include_str!("../nexmark/q22.sql"), None),
+    ("q0", nexmark_query!("q00"), Some(1.14)),
+    ("q1", nexmark_query!("q01"), Some(0.89)),
+    ("q2", nexmark_query!("q02"), Some(1.21)),
+    ("q3", nexmark_query!("q03"), Some(1.13)),
+    ("q4", nexmark_query!("q04"), Some(0.74)),
+    ("q5", nexmark_query!("q05"), Some(1.03)),
+    ("q6", nexmark_query!("q06"), None),
+    ("q7", nexmark_query!("q07"), Some(0.81)),
+    ("q8", nexmark_query!("q08"), Some(1.04)),
+    ("q9", nexmark_query!("q09"), Some(0.25)),
+    ("q15", nexmark_query!("q15"), Some(0.46)),
+    ("q16", nexmark_query!("q16"), Some(0.21)),
+    ("q17", nexmark_query!("q17"), Some(0.35)),
+    ("q18", nexmark_query!("q18"), Some(0.47)),
+    ("q19", nexmark_query!("q19"), Some(0.42)),
+    ("q20", nexmark_query!("q20"), Some(0.49)),
+    ("q21", nexmark_query!("q21"), None),
+    ("q22", nexmark_query!("q22"), None),
 ];
 
 /// Keeps every query over the same events, or those that `WEIR_BENCH_QUERIES` names (`q4,q9`).
 pub fn run(report: &mut Report) -> Result<()> {
     let count = std::env::var("WEIR_BENCH_EVENTS").ok().map_or(Ok(EVENTS), |events| events.parse())?;
     let asked = std::env::var("WEIR_BENCH_QUERIES").unwrap_or_default();
+    let threads = std::env::var("WEIR_BENCH_THREADS").ok().map(|threads| threads.parse()).transpose()?;
+    let workers = threads.map_or_else(Workers::of_the_machine, Workers::new);
     let (mut ratios, mut least) = (Vec::new(), f64::MAX);
     for (name, sql, feldera) in QUERIES {
         if !asked.is_empty() && !asked.split(',').any(|one| one == name) {
             continue;
         }
-        let kept = keep(sql, count).with_context(|| format!("nexmark {name}"))?;
+        let kept = keep(sql, count, &workers).with_context(|| format!("nexmark {name}"))?;
         let rate = count as f64 / 1e6 / kept.whole.as_secs_f64();
         eprintln!(
             "   {name}: {rate:.2} M events/s ({:.2} while stepping), {} rows out, state {} rows, {:.0} MB",
@@ -80,10 +83,10 @@ struct Kept {
     state_bytes: usize,
 }
 
-fn keep(sql: &str, count: u64) -> Result<Kept> {
+fn keep(sql: &str, count: u64, workers: &Workers) -> Result<Kept> {
     let plan = plan(sql)?;
     let relations: Vec<_> = schemas();
-    let mut dataflow = Dataflow::build(std::slice::from_ref(&plan), &relations)?;
+    let mut dataflow = Dataflow::build_on(workers, std::slice::from_ref(&plan), &relations)?;
     let start = Instant::now();
     let (sender, epochs) = sync_channel(2);
     let maker = std::thread::spawn(move || {
@@ -120,7 +123,19 @@ fn keep(sql: &str, count: u64) -> Result<Kept> {
     })
 }
 
-fn plan(sql: &str) -> Result<ModelPlan> {
+/// The text of a query.
+pub fn sql(name: &str) -> Result<&'static str> {
+    let query = QUERIES.iter().find(|(known, _, _)| *known == name);
+    query.map(|(_, sql, _)| *sql).with_context(|| format!("no query {name}"))
+}
+
+/// How long the graph of a query takes over so many events.
+pub fn stepping(name: &str, count: u64, workers: &Workers) -> Result<Duration> {
+    Ok(keep(sql(name)?, count, workers)?.stepping)
+}
+
+/// The plan of a query.
+pub fn plan(sql: &str) -> Result<ModelPlan> {
     let mut planner = Planner::new(&|registry| weir_functions::register(registry))?;
     for (relation, schema) in schemas() {
         planner.add_relation(relation, schema, RelationTraits { append_only: true, key: Vec::new() });

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::bids::Seeded;
 use crate::live::{Live, Project};
+use crate::random::Seeded;
 use crate::report::{Bound, Report};
 
 const FEW: u64 = 100_000;

@@ -1,2 +1,0 @@
--- Pass through: what it costs to move every bid.
-SELECT auction, bidder, price, date_time, extra FROM bid

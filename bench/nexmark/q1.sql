@@ -1,2 +1,0 @@
--- Currency conversion of every bid.
-SELECT auction, bidder, 0.908 * price AS price, date_time, extra FROM bid
