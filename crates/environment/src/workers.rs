@@ -1,9 +1,11 @@
 //! Threads that compute side by side.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Threads for work that only computes: what they make is the same, and in the same order, however many there are.
@@ -48,6 +50,14 @@ impl Workers {
         }
     }
 
+    /// Sorts; what compares equal keeps its order.
+    pub fn sort_by<T: Send>(&self, items: &mut [T], compare: impl Fn(&T, &T) -> Ordering + Send + Sync) {
+        match self.pool() {
+            Some(pool) => pool.install(|| items.par_sort_by(compare)),
+            None => items.sort_by(compare),
+        }
+    }
+
     /// None with one thread, or when the machine gives no more: the caller's own does it all then.
     fn pool(&self) -> Option<&ThreadPool> {
         if self.threads == 1 {
@@ -80,6 +90,9 @@ mod tests {
             assert_eq!(workers.both(|| 1, || "two"), (1, "two"));
             let nested = workers.each(vec![3u64, 4], |n| workers.each((0..n).collect(), |m| m).len());
             assert_eq!(nested, [3, 4]);
+            let mut places: Vec<(u64, u64)> = (0..10_000).map(|place| (place * 7919 % 100, place)).collect();
+            workers.sort_by(&mut places, |a, b| a.0.cmp(&b.0));
+            assert!(places.is_sorted(), "{threads} threads");
         }
     }
 }

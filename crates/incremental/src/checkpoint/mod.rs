@@ -161,7 +161,7 @@ impl CheckpointStore {
     /// made again.
     pub fn write(&self, epoch: u64, changes: &mut StateChanges, payload: &[u8]) -> Result<(), EngineError> {
         let mut current = self.0.current.lock().clone();
-        changes.sort();
+        changes.sort(&self.0.environment.workers);
         let mut runs: Vec<Run> = current.runs.iter().map(|run| run.without(&|id| changes.starts_over(id))).collect();
         if !changes.is_empty() {
             let mut writer = self.create_run(&mut current)?;

@@ -13,7 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use weir_environment::{AppendFile, Environment};
+use weir_environment::{AppendFile, Environment, Workers};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::failed;
@@ -26,6 +26,8 @@ pub(super) const HEADER_BYTES: u64 = 12;
 pub(super) const BLOCK_HEADER_BYTES: usize = 16;
 /// Small, because a lookup of one key reads and unpacks one whole block.
 const BLOCK_BYTES: usize = 8 << 10;
+/// So many blocks are compressed side by side and written as one.
+const BLOCKS_AT_ONCE: usize = 128;
 pub(super) const REMOVED: u32 = u32::MAX;
 pub(super) const ENTRY_HEADER_BYTES: usize = 12;
 
@@ -63,6 +65,11 @@ pub(super) struct RunWriter {
     file: Box<dyn AppendFile>,
     states: Vec<Section>,
     block: Vec<u8>,
+    /// What separates the block from those before.
+    separator: Vec<u8>,
+    /// Blocks that are full, with their separators.
+    full: Vec<(Vec<u8>, Vec<u8>)>,
+    workers: Workers,
     at: u64,
     index: Vec<u8>,
     filter: Filter,
@@ -88,6 +95,9 @@ impl RunWriter {
             file,
             states: Vec::new(),
             block: Vec::new(),
+            separator: Vec::new(),
+            full: Vec::new(),
+            workers: environment.workers.clone(),
             at: HEADER_BYTES,
             index: Vec::new(),
             filter: Filter::for_keys(0),
@@ -114,9 +124,7 @@ impl RunWriter {
         if self.block.is_empty() {
             let shared = self.last_key.iter().zip(key.bytes).take_while(|(a, b)| a == b).count();
             let separator = if first { &[] } else { &key.bytes[..(shared + 1).min(key.bytes.len())] };
-            self.index.extend_from_slice(&self.at.to_le_bytes());
-            self.index.extend_from_slice(&(separator.len() as u32).to_le_bytes());
-            self.index.extend_from_slice(separator);
+            self.separator = separator.to_vec();
         }
         let looked_up = &key.bytes[..key.prefix];
         if first || self.last_key.get(..self.last_prefix) != Some(looked_up) {
@@ -130,32 +138,45 @@ impl RunWriter {
         self.block.extend_from_slice(&value.map_or(REMOVED, |v| v.len() as u32).to_le_bytes());
         self.block.extend_from_slice(key.bytes);
         self.block.extend_from_slice(value.unwrap_or_default());
-        if self.block.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), EngineError> {
-        if !self.block.is_empty() {
-            let block = std::mem::take(&mut self.block);
-            self.write(&block)?;
-            self.block = block;
-            self.block.clear();
+        if self.block.len() < BLOCK_BYTES {
+            return Ok(());
         }
-        Ok(())
+        self.end_block();
+        if self.full.len() < BLOCKS_AT_ONCE { Ok(()) } else { self.flush() }
     }
 
-    fn write(&mut self, block: &[u8]) -> Result<(), EngineError> {
-        let stored = lz4_flex::block::compress(block);
-        let mut bytes = Vec::with_capacity(BLOCK_HEADER_BYTES + stored.len());
-        bytes.extend_from_slice(&(stored.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(block.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&xxh3_64(&stored).to_le_bytes());
-        bytes.extend_from_slice(&stored);
-        self.file.append(&bytes).map_err(|e| failed("write", &self.path, &e))?;
+    fn end_block(&mut self) {
+        if !self.block.is_empty() {
+            let next = Vec::with_capacity(self.block.len());
+            self.full.push((std::mem::take(&mut self.separator), std::mem::replace(&mut self.block, next)));
+        }
+    }
+
+    /// Compresses the full blocks, side by side, and writes them.
+    fn flush(&mut self) -> Result<(), EngineError> {
+        if self.full.is_empty() {
+            return Ok(());
+        }
+        let stored =
+            self.workers.each(std::mem::take(&mut self.full), |(separator, block)| (separator, stored(&block)));
+        let mut bytes = Vec::with_capacity(stored.iter().map(|(_, stored)| stored.len()).sum());
+        for (separator, stored) in stored {
+            self.index.extend_from_slice(&(self.at + bytes.len() as u64).to_le_bytes());
+            self.index.extend_from_slice(&(separator.len() as u32).to_le_bytes());
+            self.index.extend_from_slice(&separator);
+            bytes.extend_from_slice(&stored);
+        }
+        self.append(&bytes)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), EngineError> {
+        self.file.append(bytes).map_err(|e| failed("write", &self.path, &e))?;
         self.at += bytes.len() as u64;
         Ok(())
     }
 
     fn end_section(&mut self) -> Result<(), EngineError> {
+        self.end_block();
         self.flush()?;
         let (end, index) = (self.at, std::mem::take(&mut self.index));
         let Some(section) = self.states.last_mut() else { return Ok(()) };
@@ -164,13 +185,13 @@ impl RunWriter {
             self.states.pop();
             return Ok(());
         }
-        self.write(&index)?;
+        self.append(&stored(&index))?;
         let filter = self.at;
         if let Some(section) = self.states.last_mut() {
             section.filter = filter;
         }
         let bits = self.filter.encode();
-        self.write(&bits)
+        self.append(&stored(&bits))
     }
 
     /// Makes the run durable (its name is, with the next sync of the folder).
@@ -179,4 +200,15 @@ impl RunWriter {
         self.file.sync().map_err(|e| failed("sync", &self.path, &e))?;
         Ok(RunInfo { file: self.name, bytes: self.at, states: self.states })
     }
+}
+
+/// A block as it is stored.
+fn stored(block: &[u8]) -> Vec<u8> {
+    let stored = lz4_flex::block::compress(block);
+    let mut bytes = Vec::with_capacity(BLOCK_HEADER_BYTES + stored.len());
+    bytes.extend_from_slice(&(stored.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&xxh3_64(&stored).to_le_bytes());
+    bytes.extend_from_slice(&stored);
+    bytes
 }
