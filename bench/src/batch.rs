@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use weir_environment::Workers;
 use weir_incremental::Relation;
 use weir_incremental::batch::{self, BatchLimits};
 
@@ -60,7 +61,8 @@ async fn weir(sql: &str, tables: &[(Relation, Arc<dyn TableProvider>)]) -> Resul
     let model = nexmark::plan(sql)?;
     let table = |relation: &Relation| tables.iter().find(|(name, _)| name == relation).map(|(_, table)| table.clone());
     let start = Instant::now();
-    let output = batch::run(&model, &table, 0, BatchLimits::default()).await?;
+    let limits = BatchLimits { threads: Workers::of_the_machine().threads(), ..BatchLimits::default() };
+    let output = batch::run(&model, &table, 0, limits).await?;
     let time = start.elapsed();
     ensure!(output.errors.is_empty(), "rows failed");
     Ok((time, output.rows.iter().map(|rows| rows.num_rows()).sum()))

@@ -164,7 +164,7 @@ fn models(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What a second core gives. One thread makes the events meanwhile.
+/// What a second core gives.
 fn cores(report: &mut Report) -> Result<()> {
     let mut ratios = Vec::new();
     for name in ON_CORES {

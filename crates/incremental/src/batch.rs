@@ -26,10 +26,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bounds of one run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
     /// Memory in bytes for sorts, joins and aggregates; none: unbounded. Beyond it, operators that can spill do.
     pub memory_max: Option<usize>,
+    /// Threads that share a model's work, where its plan allows it. The rows are the same.
+    pub threads: usize,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self { memory_max: None, threads: 1 }
+    }
 }
 
 impl BatchLimits {
@@ -63,11 +71,13 @@ pub async fn run(
 ) -> Result<BatchOutput, EngineError> {
     let failures = Mutex::new(BTreeMap::new());
     let runnable = Runnable { tables, now, failures: &failures };
-    let state = SessionStateBuilder::new().with_config(session_config()).with_runtime_env(limits.runtime()?).build();
-    let whole = match plan.form {
-        PlanForm::Canonical => runnable.of(&plan.plan)?,
-        PlanForm::Whole => whole::runnable(&plan.plan, tables, now)?,
+    let (whole, threads) = match plan.form {
+        PlanForm::Canonical => (runnable.of(&plan.plan)?, limits.threads),
+        // What such a plan gives can depend on the order in which rows come.
+        PlanForm::Whole => (whole::runnable(&plan.plan, tables, now)?, 1),
     };
+    let config = session_config().with_target_partitions(threads);
+    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(limits.runtime()?).build();
     let batches = collect(physical::planner().create_physical_plan(&whole, &state).await?, state.task_ctx()).await?;
     // What DataFusion had no need to read can fail all the same. Each turn reads one sub-plan to its end.
     let mut last = None;

@@ -151,7 +151,10 @@ pub async fn rebuild(
             let total = totals.get(name.as_ref()).copied().unwrap_or_default();
             at.inputs.insert(name.to_string(), total.into());
         }
-        let limits = BatchLimits { memory_max: Some(spec.settings.recompute_memory_max) };
+        let limits = BatchLimits {
+            memory_max: Some(spec.settings.recompute_memory_max),
+            threads: environment.workers.threads(),
+        };
         let output = batch::run(model, &|name| tables.get(name).cloned(), now, limits).await?;
         let rows = output.rows.into_iter().map(Delta::inserts).collect::<Vec<_>>();
         let errors = output.errors.into_iter().map(|rows| (model.name.clone(), Delta::inserts(rows))).collect();

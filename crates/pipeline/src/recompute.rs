@@ -118,7 +118,7 @@ impl Recomputations {
         memory_max: usize,
         ended: mpsc::UnboundedSender<Ended>,
     ) -> Self {
-        let limits = BatchLimits { memory_max: Some(memory_max) };
+        let limits = BatchLimits { memory_max: Some(memory_max), ..BatchLimits::default() };
         Self {
             models,
             contents,

@@ -14,6 +14,7 @@ use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
+use weir_environment::Workers;
 use weir_incremental::Relation;
 use weir_incremental::UnboundedState;
 use weir_incremental::batch::BatchLimits;
@@ -201,7 +202,8 @@ impl Service {
         let snapshot = self.contents.pin();
         let sources: Vec<Relation> = self.spec.sources.iter().map(|s| s.name.clone()).collect();
         self.verify_ledger()?;
-        verify(&snapshot, &sources, &self.spec.models, BatchLimits::default(), progress).await.map_err(internal)
+        let limits = BatchLimits { threads: Workers::of_the_machine().threads(), ..BatchLimits::default() };
+        verify(&snapshot, &sources, &self.spec.models, limits, progress).await.map_err(internal)
     }
 }
 
@@ -289,7 +291,7 @@ impl Backend for Service {
         let names = named_relations(sql, &known).map_err(query_failure)?;
         let tables = self.tables(&snapshot, &names).await?;
         let planner = Planner::new(&weir_functions::register).map_err(internal)?;
-        let limits = BatchLimits { memory_max: Some(limits.memory_max) };
+        let limits = BatchLimits { memory_max: Some(limits.memory_max), ..BatchLimits::default() };
         let session = planner.query_session(&tables, snapshot.clock, limits).map_err(internal)?;
         let frame = session.sql(sql).await.map_err(|e| with_hint(query_failure(e), &known))?;
         let answer = frame.execute_stream().await.map_err(query_failure)?;

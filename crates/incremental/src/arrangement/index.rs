@@ -44,6 +44,21 @@ impl Index {
             .map(|slot| slot.value)
     }
 
+    /// Values that may be those of keys, told by the hashes alone. Beside that, the slots are in the caches then: these
+    /// lookups do not wait for each other, as those of an operator do, which have much to do between them.
+    pub fn candidates(&self, hashes: &[u64]) -> Vec<u32> {
+        let candidate = |hash: &u64| {
+            let low = *hash as u32;
+            self.shards[(hash >> 56) as usize].find(spread(low), |slot| slot.hash == low).map(|slot| slot.value)
+        };
+        hashes.iter().filter_map(candidate).collect()
+    }
+
+    /// Whether so many lookups are worth [`Index::candidates`] first: state beyond the caches, and more than a few keys.
+    pub fn is_worth_warming(lookups: usize, state_bytes: usize) -> bool {
+        lookups >= 32 && state_bytes > 2 << 20
+    }
+
     /// The place of a key; `is` tells whether a value belongs to it.
     pub fn entry(&mut self, hash: u64, is: impl Fn(u32) -> bool) -> Place<'_> {
         let hash_low = hash as u32;

@@ -104,6 +104,7 @@ impl Arrangement {
 
     /// Brings rows with the keys of a batch into memory. Keys must be fetched before they are probed or added to.
     pub fn fetch(&mut self, batch: &Encoded) -> Result<(), EngineError> {
+        self.table.warm(&batch.hashes);
         let keys = batch.hashes.iter().enumerate().map(|(row, &hash)| (hash, batch.keys.get(row)));
         self.table.fetch(keys)
     }
@@ -156,6 +157,13 @@ impl Table {
     /// Whether the disk may have keys that memory does not.
     pub fn is_partial(&self) -> bool {
         self.partial
+    }
+
+    /// Brings what is known of keys from memory into the processor's caches.
+    pub fn warm(&self, hashes: &[u64]) {
+        if Index::is_worth_warming(hashes.len(), self.rows.bytes()) {
+            self.rows.warm(&self.index.candidates(hashes));
+        }
     }
 
     /// Brings rows of keys into memory. Keys must be fetched before they are probed or added to.

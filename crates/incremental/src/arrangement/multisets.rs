@@ -182,6 +182,11 @@ impl Multisets {
         self.arena.weight(record)
     }
 
+    /// Brings the first records of multisets into the processor's caches.
+    pub fn warm(&self, heads: &[Head]) {
+        self.arena.warm(heads.iter().copied().filter(|head| head & BIG == 0));
+    }
+
     /// Whether the multiset, which is not empty, has the key.
     pub fn has_key(&self, head: Head, key: &[u8]) -> bool {
         let record = self.any(head);

@@ -349,6 +349,7 @@ impl Operator for TopK {
         let rest = self.rest_encoding.encode(&pick(&self.rest), input.len())?;
         let hashes = (0..input.len()).map(|row| hash_of(keys.get(row))).collect();
         let batch = Batch { keys, rest, hashes };
+        self.kept.warm(&batch.hashes);
         self.kept.fetch(batch.hashes.iter().enumerate().map(|(row, &hash)| (hash, batch.keys.get(row))))?;
         let (mut rows, partitions) = batch.by_partition();
 

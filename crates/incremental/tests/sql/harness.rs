@@ -270,10 +270,11 @@ pub fn differ_over(
         for (relation, rows) in history.contents(epoch) {
             tables.insert(relation, table(&rows.schema(), vec![rows]));
         }
+        let limits = BatchLimits { threads: 1 + checkpoints.chance.below(3) as usize, ..BatchLimits::default() };
         for model in &models {
             let lookup = |relation: &Relation| tables.get(relation).cloned();
             let expected = runtime
-                .block_on(batch::run(model, &lookup, *now, BatchLimits::default()))
+                .block_on(batch::run(model, &lookup, *now, limits))
                 .map_err(failed_with(format!("epoch {epoch}, {} in batch", model.name)))?;
             let place = |what: &str, e| Difference::Found(format!("epoch {epoch}, {what} of {}\n{e}", model.name));
             compare(&model.schema, kept.get(&model.name), &expected.rows).map_err(|e| place("rows", e))?;

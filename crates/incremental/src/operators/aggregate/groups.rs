@@ -83,6 +83,10 @@ impl Groups {
     /// Finds the group of each row, and makes those that are new, with a weight of 0.
     pub fn find(&mut self, keys: &Keys) -> Result<Found, EngineError> {
         let rows = keys.hashes.len();
+        if Index::is_worth_warming(rows, self.keys.bytes()) {
+            let groups = self.index.candidates(&keys.hashes);
+            self.keys.warm(groups.into_iter().map(|group| self.records[group as usize]));
+        }
         let mut found = Found { of_row: Vec::with_capacity(rows), touched: Vec::new(), first_rows: Vec::new() };
         for (row, &hash) in keys.hashes.iter().enumerate() {
             let group = self.one(hash, keys.keys.get(row))?;
