@@ -25,6 +25,7 @@ use weir_incremental::{Delta, Relation};
 
 use crate::EpochNumber;
 use crate::admission::Counts;
+use crate::check::CheckState;
 use crate::frames::RecomputedAt;
 use crate::history::{History, HistoryError, Landing};
 
@@ -67,6 +68,7 @@ struct Inner {
     landed: EpochNumber,
     tails: BTreeMap<Relation, Tail>,
     recomputed: BTreeMap<String, RecomputedAt>,
+    checks: BTreeMap<String, CheckState>,
 }
 
 impl Inner {
@@ -111,7 +113,14 @@ impl Contents {
             })
             .collect();
         Self {
-            inner: RwLock::new(Inner { epoch, clock, landed, tails, recomputed: BTreeMap::new() }),
+            inner: RwLock::new(Inner {
+                epoch,
+                clock,
+                landed,
+                tails,
+                recomputed: BTreeMap::new(),
+                checks: BTreeMap::new(),
+            }),
             history,
             pins: Arc::default(),
             published: watch::channel(epoch).0,
@@ -135,12 +144,22 @@ impl Contents {
         self.inner.write().recomputed = recomputed;
     }
 
+    /// Sets how checks stand at the checkpoint.
+    pub fn restore_checks(&self, checks: BTreeMap<String, CheckState>) {
+        self.inner.write().checks = checks;
+    }
+
     /// When a recomputed model was computed, and whether what it read has changed since; None when it never was.
     pub fn recomputed(&self, model: &str) -> Option<(RecomputedAt, bool)> {
         let inner = self.inner.read();
         let at = inner.recomputed.get(model)?.clone();
         let stale = at.is_stale(|relation| inner.totals(relation));
         Some((at, stale))
+    }
+
+    /// Rows of a relation after the published epoch.
+    pub fn rows(&self, relation: &str) -> i64 {
+        self.inner.read().totals(relation).rows
     }
 
     /// Totals of every relation after the published epoch.
@@ -157,12 +176,16 @@ impl Contents {
         clock: i64,
         changes: Vec<Change>,
         recomputed: &BTreeMap<String, RecomputedAt>,
+        checks: &BTreeMap<String, CheckState>,
     ) -> Result<(), EngineError> {
         let mut failure = None;
         {
             let mut inner = self.inner.write();
             inner.epoch = epoch;
             inner.clock = clock;
+            if inner.checks != *checks {
+                inner.checks = checks.clone();
+            }
             if inner.recomputed != *recomputed {
                 inner.recomputed = recomputed.clone();
             }
@@ -237,6 +260,7 @@ impl Contents {
             landed: inner.landed,
             relations: tails.collect(),
             recomputed: inner.recomputed.clone(),
+            checks: inner.checks.clone(),
             history: self.history.clone(),
             pins: self.pins.clone(),
         }
@@ -344,6 +368,7 @@ pub struct Snapshot {
     landed: EpochNumber,
     relations: HashMap<Relation, Pinned>,
     recomputed: BTreeMap<String, RecomputedAt>,
+    checks: BTreeMap<String, CheckState>,
     history: Arc<dyn History>,
     pins: Arc<Mutex<BTreeMap<EpochNumber, usize>>>,
 }
@@ -409,6 +434,11 @@ impl Snapshot {
         self.relations.get(relation).map(|p| p.totals).unwrap_or_default()
     }
 
+    /// How a check stands.
+    pub fn check(&self, check: &str) -> CheckState {
+        self.checks.get(check).cloned().unwrap_or_default()
+    }
+
     /// When a recomputed model was computed; None when it never was.
     pub fn recomputed(&self, model: &Relation) -> Option<&RecomputedAt> {
         self.recomputed.get(model.as_ref())
@@ -430,6 +460,7 @@ impl Snapshot {
             landed: self.landed.min(epoch),
             relations: relations.collect(),
             recomputed: self.recomputed.clone(),
+            checks: self.checks.clone(),
             history: self.history.clone(),
             pins: self.pins.clone(),
         }

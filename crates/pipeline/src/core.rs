@@ -10,6 +10,7 @@
 
 mod batches;
 mod checkpoint;
+mod checks;
 mod error;
 mod recovery;
 
@@ -33,6 +34,7 @@ use self::batches::{late_batch, quarantine_batch, with_weights};
 use self::checkpoint::Memory;
 use crate::EpochNumber;
 use crate::admission::{Admission, Counts};
+use crate::check::Moment;
 use crate::contents::{Change, Contents, Totals};
 use crate::frames::{
     CheckpointRecord, CommitRecord, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION, RecomputedAt, Unpacked,
@@ -247,6 +249,7 @@ impl Core {
             core.dataflow.attach(&core.checkpoints, checkpoint_record.is_none())?;
             core.forget_others(store)?;
         }
+        core.complete_ledger()?;
         Ok(core)
     }
 
@@ -261,6 +264,7 @@ impl Core {
         self.contents.restore_totals(&totals);
         self.contents.set_counts(record.commit.counts.clone());
         self.contents.restore_recomputed(record.commit.recomputed.clone());
+        self.contents.restore_checks(record.commit.checks.clone());
         for admission in &mut self.admissions {
             if let Some(watermarks) = record.commit.watermarks.get(admission.name.as_ref()) {
                 admission.watermarks = watermarks.clone();
@@ -401,6 +405,7 @@ impl Core {
         let frames = frames?;
         changes.extend(stepped?);
         record.ledger = self.ledger_entry(epoch, clock, input_counts, source_counts, &changes);
+        self.judge_checks(Moment { epoch, clock }, &changes, &mut record);
         Ok(PendingEpoch { epoch, record, frames, changes, rows: admitted })
     }
 
@@ -538,7 +543,7 @@ impl Core {
         let clock = record.clock;
         self.contents.set_counts(record.counts.clone());
         self.last = record;
-        self.contents.publish(epoch, clock, changes, &self.last.recomputed)?;
+        self.contents.publish(epoch, clock, changes, &self.last.recomputed, &self.last.checks)?;
         self.changed_since_checkpoint = true;
         self.memory.exceeded = !self.keep_within_budget();
         Ok(())
@@ -661,7 +666,9 @@ impl Core {
 
     /// When a model changes by the clock alone, µs UTC.
     pub fn next_due(&self) -> Option<i64> {
-        self.dataflow.next_due()
+        let graces =
+            self.spec.checks().filter_map(|(name, check)| self.last.checks.get(name.as_ref())?.next_due(check));
+        graces.chain(self.dataflow.next_due()).min()
     }
 
     /// Bytes of the journal on disk.

@@ -29,6 +29,8 @@ pub struct FeedSpec {
     pub where_sql: Option<String>,
     /// Whether it holds the last good epoch while the relation's model has errors.
     pub hold_on_error: bool,
+    /// Checks while whose violations it holds the epoch before.
+    pub held_by: Vec<Relation>,
     /// The destination.
     pub sink: Box<dyn Sink>,
 }
@@ -54,10 +56,22 @@ pub struct FeedStatus {
     pub failure: Option<String>,
     /// Whether it waits for a person.
     pub refused: bool,
+    /// Whether it holds an earlier epoch on purpose, as `failure` says.
+    pub held: bool,
 }
 
 /// Shared view of a feed's status.
 pub type SharedFeedStatus = Arc<Mutex<FeedStatus>>;
+
+/// What a step came to.
+enum Step {
+    /// The sink holds a later epoch than before.
+    Forward,
+    /// There is nothing to do until something changes.
+    Nothing,
+    /// It holds an earlier epoch on purpose.
+    Held(String),
+}
 
 /// Why a step did not work.
 enum Failure {
@@ -110,13 +124,25 @@ pub async fn run(
             Some(step(&mut spec, &contents, &mut cursor, &mut known, &status).await)
         };
         match step {
-            Some(Ok(true)) => {
+            Some(Ok(Step::Forward)) => {
                 delay = RETRY_FIRST;
                 let mut status = status.lock();
                 status.cursor = cursor;
                 status.failure = None;
                 status.refused = false;
+                status.held = false;
                 continue;
+            }
+            Some(Ok(Step::Held(reason))) => {
+                {
+                    let mut status = status.lock();
+                    status.failure = Some(reason);
+                    status.held = true;
+                }
+                // No more comes that could clear it.
+                if until.borrow().is_some() {
+                    return false;
+                }
             }
             Some(Err(failure)) => {
                 let (message, refused) = match failure {
@@ -142,7 +168,7 @@ pub async fn run(
                 delay = (delay * 2).min(RETRY_MAX);
                 continue;
             }
-            Some(Ok(false)) | None => {}
+            Some(Ok(Step::Nothing)) | None => {}
         }
         tokio::select! {
             changed = published.changed() => if changed.is_err() { return false },
@@ -152,14 +178,14 @@ pub async fn run(
     }
 }
 
-/// One step: to the newest epoch. False when there is nothing to do until something changes.
+/// One step: to the newest epoch.
 async fn step(
     spec: &mut FeedSpec,
     contents: &Arc<Contents>,
     cursor: &mut Option<EpochNumber>,
     known: &mut bool,
     status: &SharedFeedStatus,
-) -> Result<bool, Failure> {
+) -> Result<Step, Failure> {
     if !*known {
         *cursor = spec.sink.cursor().await?;
         *known = true;
@@ -167,11 +193,13 @@ async fn step(
     }
     let snapshot = contents.pin();
     if *cursor == Some(snapshot.epoch) {
-        return Ok(false);
+        return Ok(Step::Nothing);
     }
     if spec.hold_on_error && has_errors(&snapshot, &spec.relation).await? {
-        status.lock().failure = Some(format!("`{}` has errors: the last good epoch is held", spec.relation));
-        return Ok(false);
+        return Ok(Step::Held(format!("`{}` has errors: the last good epoch is held", spec.relation)));
+    }
+    if let Some(check) = spec.held_by.iter().find(|check| snapshot.check(check).is_open()) {
+        return Ok(Step::Held(format!("`{check}` is violated: the epoch before is held")));
     }
     let changes = match *cursor {
         Some(after) if after < snapshot.epoch => snapshot.changes_since(&spec.relation, after).await?,
@@ -191,7 +219,7 @@ async fn step(
         }
     }
     *cursor = Some(snapshot.epoch);
-    Ok(true)
+    Ok(Step::Forward)
 }
 
 async fn reload(spec: &mut FeedSpec, snapshot: &Snapshot) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::EpochNumber;
 use crate::admission::Counts;
+use crate::check::CheckState;
 use crate::contents::Totals;
 use crate::input::Cursor;
 use crate::keyed::Positions;
@@ -157,6 +158,9 @@ pub struct CommitRecord {
     /// When each model that is recomputed as a whole was computed last.
     #[serde(default)]
     pub recomputed: BTreeMap<String, RecomputedAt>,
+    /// How each check stands that is not clear.
+    #[serde(default)]
+    pub checks: BTreeMap<String, CheckState>,
     /// The epoch's ledger entry, as chained.
     pub ledger: serde_json::Value,
 }

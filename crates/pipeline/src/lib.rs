@@ -4,6 +4,7 @@
 pub mod activity;
 pub mod admission;
 pub mod cases;
+pub mod check;
 pub mod compile;
 pub mod contents;
 pub mod core;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weir_environment::Environment;
+use weir_incremental::Relation;
 use weir_incremental::checkpoint::CheckpointStore;
 
 use self::maintenance::{Checkpointed, Chore, Maintenance};
@@ -46,6 +47,17 @@ pub struct Progress {
 pub enum Control {
     /// Sends records through again; answers with the epoch's report.
     Replay(ReplayPart, oneshot::Sender<Result<EpochReport, String>>),
+    /// Puts up with a check's violation until it is clear; answers with the epoch that says so, or None when there is none.
+    Waive {
+        /// The check.
+        check: String,
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+        /// The answer.
+        answer: oneshot::Sender<Result<Option<EpochReport>, String>>,
+    },
     /// Lands and checkpoints what is there; answers when it is durable.
     Checkpoint(oneshot::Sender<()>),
 }
@@ -90,8 +102,21 @@ pub struct RunSummary {
     pub epoch: EpochNumber,
     /// Rows admitted by this run.
     pub rows: u64,
-    /// Sinks that do not hold the last epoch, with the reason.
-    pub behind: Vec<(String, String)>,
+    /// Sinks that do not hold the last epoch.
+    pub behind: Vec<Behind>,
+    /// Checks that are violated, and that nobody has put up with.
+    pub violated: Vec<Relation>,
+}
+
+/// A sink that does not hold the last epoch.
+#[derive(Debug, Clone)]
+pub struct Behind {
+    /// The sink.
+    pub sink: String,
+    /// Why.
+    pub reason: String,
+    /// On purpose.
+    pub held: bool,
 }
 
 /// Messages to the loop.
@@ -242,6 +267,7 @@ pub async fn run(
     controller.abort();
     let epoch = looping.core.epoch();
     let rows = looping.rows;
+    let violated = looping.core.violated();
 
     let mut behind = Vec::new();
     if result.is_ok() {
@@ -261,8 +287,9 @@ pub async fn run(
                 }
             };
             if !patience.await && mode == RunMode::Once {
-                let reason = status.lock().failure.clone().unwrap_or_else(|| "it is not caught up".into());
-                behind.push((name, reason));
+                let status = status.lock();
+                let reason = status.failure.clone().unwrap_or_else(|| "it is not caught up".into());
+                behind.push(Behind { sink: name, reason, held: status.held });
             }
         }
     }
@@ -270,7 +297,7 @@ pub async fn run(
     drop(news_sender);
     let _ = maintenance.await;
     result?;
-    Ok(RunSummary { epoch, rows, behind })
+    Ok(RunSummary { epoch, rows, behind, violated })
 }
 
 /// How long a sink may take to catch up at the end of a run.
@@ -566,6 +593,10 @@ impl Loop {
             Control::Replay(part, answer) => {
                 let report = self.epoch(EpochInput { replay: Some(part), ..EpochInput::default() }, stop).await?;
                 let _ = answer.send(report.ok_or_else(|| "the pipeline is stopping".to_owned()));
+            }
+            Control::Waive { check, by, why, answer } => {
+                let waived = self.core.waive(&check, &by, &why);
+                let _ = answer.send(waived.map_err(|error| error.to_string()));
             }
             Control::Checkpoint(answer) => {
                 if let Some(pending) = self.core.take_checkpoint() {

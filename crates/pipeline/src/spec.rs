@@ -13,6 +13,7 @@ use weir_incremental::planner::ModelPlan;
 use weir_incremental::{Growth, Relation, UnboundedState};
 
 use crate::admission::Admission;
+use crate::check::CheckSpec;
 use crate::contents::RelationInfo;
 use crate::dedupe::Dedupe;
 use crate::keyed::KeyedTable;
@@ -75,6 +76,8 @@ pub struct ModelSpec {
     pub hold_on_error: bool,
     /// Where it is recomputed as a whole: the shortest time from one recomputation to the next. None: it is kept by deltas.
     pub recompute_interval: Option<Duration>,
+    /// Where it is a check.
+    pub check: Option<CheckSpec>,
 }
 
 /// Bounds and intervals of the loop.
@@ -197,6 +200,11 @@ impl PipelineSpec {
     /// Models that are recomputed as a whole, in dependency order.
     pub fn recomputed(&self) -> impl Iterator<Item = &ModelSpec> {
         self.models.iter().filter(|model| model.recompute_interval.is_some())
+    }
+
+    /// Checks with their relations.
+    pub fn checks(&self) -> impl Iterator<Item = (&Relation, &CheckSpec)> {
+        self.models.iter().filter_map(|model| Some((&model.plan.name, model.check.as_ref()?)))
     }
 
     /// What nothing bounds of what operators remember, by model.

@@ -20,6 +20,7 @@ use weir_incremental::checkpoint::CheckpointStore;
 use weir_incremental::planner::{Planner, RelationTraits};
 use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
+use weir_pipeline::check::{CheckSpec, Holds};
 use weir_pipeline::contents::{EPOCH, WEIGHT};
 use weir_pipeline::core::{Core, EpochInput, EpochPart, PipelineError};
 use weir_pipeline::history::{History, HistoryError, Landing};
@@ -135,6 +136,8 @@ fn source(name: &str, columns: Vec<Column>, keys: Vec<usize>, deleted: Option<us
     }
 }
 
+const UNPRICED: &str = "checks.unpriced";
+const TOLERANCE: u64 = 2;
 const CLICKS: &str = "clicks";
 const OFFERS: &str = "offers";
 const ROLLUP: &str = "rollup";
@@ -184,16 +187,31 @@ fn spec(state_bytes_max: usize) -> Arc<PipelineSpec> {
             plan.schema.clone(),
             RelationTraits { append_only: plan.append_only, key: key.clone() },
         );
-        models.push(ModelSpec { plan, key, hold_on_error: false, recompute_interval: None });
+        models.push(ModelSpec { plan, key, hold_on_error: false, recompute_interval: None, check: None });
     }
     // Recomputed as a whole, with a model downstream that is kept by deltas.
     let sql = "SELECT offer, count(*) AS n, sum(price) AS total FROM priced GROUP BY ROLLUP (offer)";
     let plan = planner.plan_whole(ROLLUP, sql).unwrap();
     planner.add_relation(ROLLUP.into(), plan.schema.clone(), RelationTraits::default());
     let interval = Some(std::time::Duration::ZERO);
-    models.push(ModelSpec { plan, key: Vec::new(), hold_on_error: false, recompute_interval: interval });
+    models.push(ModelSpec { plan, key: Vec::new(), hold_on_error: false, recompute_interval: interval, check: None });
     let plan = planner.plan("busy", "SELECT n, count(*) AS offers FROM rollup WHERE n > 2 GROUP BY n").unwrap();
-    models.push(ModelSpec { plan, key: vec!["n".into()], hold_on_error: false, recompute_interval: None });
+    models.push(ModelSpec { plan, key: vec!["n".into()], hold_on_error: false, recompute_interval: None, check: None });
+    let plan = planner.plan(UNPRICED, "SELECT id FROM priced WHERE price IS NULL").unwrap();
+    let check = CheckSpec {
+        severity: "block",
+        tolerance: TOLERANCE,
+        grace: std::time::Duration::ZERO,
+        message: None,
+        holds: Holds::All,
+    };
+    models.push(ModelSpec {
+        plan,
+        key: Vec::new(),
+        hold_on_error: false,
+        recompute_interval: None,
+        check: Some(check),
+    });
     Arc::new(PipelineSpec {
         folder: "/project/.weir".into(),
         sources: vec![clicks, offers],
@@ -298,6 +316,27 @@ async fn check(core: &Core, spec: &PipelineSpec, lines: &[String], seed: u64) {
     let verification = verify(&snapshot, &sources, &spec.models, BatchLimits::default(), &|_| {}).await.unwrap();
     assert!(verification.equal(), "seed {seed}: {verification:#?}");
     core.ledger().lock().verify().unwrap();
+
+    // A violation is open while there are rows, and the ledger has its life.
+    let unpriced: usize = rows(core, UNPRICED).await.iter().map(RecordBatch::num_rows).sum();
+    let is_open = snapshot.check(UNPRICED).is_open();
+    assert_eq!(is_open, unpriced as u64 > TOLERANCE, "seed {seed}: {unpriced} rows");
+    let (mut told, mut last) = (false, 0);
+    for entry in core.ledger().lock().entries(0) {
+        let entry: serde_json::Value = serde_json::from_slice(&entry.unwrap().payload).unwrap();
+        assert_eq!(entry["epoch"], last + 1, "seed {seed}: the ledger lacks an epoch");
+        last += 1;
+        match entry["checks"][UNPRICED].as_str() {
+            Some("opened") if !told => told = true,
+            Some("closed") if told => told = false,
+            None => {}
+            Some(other) => panic!("seed {seed}: {other} when it was so already"),
+        }
+    }
+    // Its file may be behind where storage failed; the commit records have the rest.
+    if core.ledger().lock().last_epoch() == Some(core.epoch()) {
+        assert_eq!(told, is_open, "seed {seed}: as the ledger tells it");
+    }
 
     let mut clicks = Vec::new();
     let mut offers: BTreeMap<i64, i64> = BTreeMap::new();

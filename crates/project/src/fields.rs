@@ -208,6 +208,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A whole number, or the default.
+    pub fn whole(&self, name: &str, mistakes: &mut Vec<Mistake>) -> u64 {
+        match self.entry(name) {
+            Some((_, Entry { node: Node { value: Value::Integer(0), .. }, .. })) => 0,
+            _ => self.positive(name, mistakes),
+        }
+    }
+
     /// A whole number of at least 1, where one is given.
     pub fn positive_if_given(&self, name: &str, mistakes: &mut Vec<Mistake>) -> Option<u64> {
         self.entry(name).map(|_| self.positive(name, mistakes))

@@ -120,8 +120,8 @@ const fn only(only_for: &'static [&'static str], key: Key) -> Key {
 }
 
 /// Every kind of file with all its keys.
-pub fn all() -> [&'static FileKeys; 6] {
-    [&SETTINGS, &SOURCE, &MODEL, &MODEL_NOTES, &SINK, &TEST]
+pub fn all() -> [&'static FileKeys; 7] {
+    [&SETTINGS, &SOURCE, &MODEL, &MODEL_NOTES, &CHECK, &SINK, &TEST]
 }
 
 /// `weir.toml`.
@@ -480,6 +480,37 @@ pub static MODEL_NOTES: FileKeys = FileKeys {
             ],
         },
     ],
+};
+
+/// `checks/*.sql`.
+pub static CHECK: FileKeys = FileKeys {
+    file: "checks/*.sql",
+    doc: "One SELECT a file that must return no rows, watched in every epoch. Settings stand in comments: \
+          `-- weir: severity = \"block\"`. Its rows are the relation `checks.NAME`, its life is in `weir.checks`.",
+    sections: &[Section {
+        name: "",
+        doc: "Settings of a check.",
+        keys: &[
+            key(
+                "severity",
+                Kind::Choice(&["warn", "error", "block"]),
+                Some("\"error\""),
+                "What a violation does: it is told; `weir checks` answers no as well; or sinks wait as well, at the epoch before.",
+            ),
+            key("tolerance", Kind::Integer, Some("0"), "Rows that are put up with."),
+            key(
+                "grace",
+                Kind::Duration,
+                Some("\"0 seconds\""),
+                "For so long more rows are put up with: time for what may come late.",
+            ),
+            key("message", Kind::Text, None, "What is said of a violation: `order {id} was paid twice`."),
+            key("holds", Kind::TextList, None, "The sinks that wait, with `severity = \"block\"`. Default: all."),
+            key("description", Kind::Text, None, "For people."),
+            key("owner", Kind::Text, None, "For people."),
+            key("tags", Kind::TextList, None, "For people."),
+        ],
+    }],
 };
 
 /// `sinks/*.toml`.

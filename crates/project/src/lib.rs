@@ -3,6 +3,7 @@
 //! [`Project::read`] is the one way in. It reads everything, touches nothing outside the folder and reports every
 //! mistake at once, each with file, line, column and a hint. This crate runs nothing.
 
+pub mod check;
 mod document;
 mod fields;
 pub mod graph;
@@ -20,6 +21,7 @@ pub mod sink;
 pub mod source;
 pub mod test_case;
 
+pub use check::{CHECKS_SCHEMA, Check, CheckSeverity};
 pub use graph::Graph;
 pub use manifest::{Change, ChangeKind, ChangeSeverity, Manifest, ManifestEntry, What};
 pub use mistake::{Mistake, Severity};

@@ -234,7 +234,8 @@ fn differences(before: &ManifestEntry, after: &ManifestEntry, old: &Manifest, ne
 }
 
 /// Facts that change nothing of what rows mean: they are told, and are not part of the version.
-const HARMLESS: &[&str] = &["retain", "settle", "quarantine_max", "on_error", "refresh_interval"];
+const HARMLESS: &[&str] =
+    &["retain", "settle", "quarantine_max", "on_error", "refresh_interval", "severity", "tolerance", "grace", "holds"];
 
 fn entry(
     what: What,
@@ -330,6 +331,14 @@ fn model_entry(model: &Model, inputs: Vec<(String, String)>) -> ManifestEntry {
     }
     if model.on_error == OnError::Hold {
         facts.insert("on_error".into(), "hold".into());
+    }
+    if let Some(check) = &model.check {
+        facts.insert("severity".into(), check.severity.name().into());
+        facts.insert("tolerance".into(), check.tolerance.to_string());
+        facts.insert("grace".into(), shown(check.grace));
+        if !check.holds.is_empty() {
+            facts.insert("holds".into(), check.holds.join(", "));
+        }
     }
     entry(What::Model, &model.name, facts, columns(&model.schema), inputs)
 }

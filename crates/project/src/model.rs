@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use weir_incremental::{ModelPlan, Relation};
 
+use crate::check::Check;
 use crate::source::Notes;
 
 /// One model, planned.
@@ -29,6 +30,8 @@ pub struct Model {
     pub schema: SchemaRef,
     /// The relations in its FROM, each once.
     pub reads: Vec<Relation>,
+    /// Where it is a check.
+    pub check: Option<Check>,
     /// For people.
     pub notes: Notes,
 }

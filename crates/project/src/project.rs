@@ -25,7 +25,7 @@ pub struct Project {
     pub settings: Settings,
     /// By name.
     pub sources: Vec<Source>,
-    /// In order of dependency: every model stands behind what it reads.
+    /// In order of dependency: every model stands behind what it reads. Checks are among them.
     pub models: Vec<Model>,
     /// By name.
     pub sinks: Vec<Sink>,
@@ -119,9 +119,10 @@ fn read(dir: &Path, profile: Option<&str>, mistakes: &mut Vec<Mistake>) -> Optio
         read_sources.push(source);
     }
     check_shared_inputs(&read_sources, mistakes);
-    let mut read_models = models::read_models(&folder.models, &mut planner, &mut relations, mistakes);
+    let mut read_models = models::read_models(&folder.models, &folder.checks, &mut planner, &mut relations, mistakes);
     models::read_model_notes(&folder.model_notes, &mut read_models, &relations, mistakes);
     let read_sinks = sinks::read_sinks(&folder.sinks, &planner, &relations, mistakes);
+    models::check_holds(&read_models, &folder.sinks, mistakes);
     let read_tests = tests::read_tests(&folder.tests, &read_sources, &relations, mistakes);
     let read_from: Vec<PathBuf> = read_sources.iter().filter_map(|source| folder_read_from(dir, source)).collect();
     folder.report_strangers(&read_from, mistakes);
@@ -145,7 +146,7 @@ fn folder_read_from(dir: &Path, source: &Source) -> Option<PathBuf> {
 /// Sources and models share one space of names.
 fn check_unique_names(folder: &Folder, mistakes: &mut Vec<Mistake>) {
     let mut first: BTreeMap<&str, &NamedFile> = BTreeMap::new();
-    for file in folder.sources.iter().chain(&folder.models) {
+    for file in folder.sources.iter().chain(&folder.models).chain(&folder.checks) {
         if let Some(other) = first.get(file.name.as_str()) {
             let message = format!("`{}` is defined by {} already", file.name, other.text.file().display());
             mistakes.push(

@@ -38,7 +38,8 @@ fn every_mistake_is_told_at_once() {
         ("models/d.sql", "SELECT id FROM orders WHERE (\n"),
         ("models/e.sql", "SELECT id FROM ordres\n"),
         ("sinks/f.toml", "kind = \"postgres\"\nfrom = \"orders\"\nurl = \"postgres://u:hunter2@h/d\"\n"),
-        ("checks/g.sql", "SELECT 1\n"),
+        ("splits/g.sql", "SELECT 1\n"),
+        ("checks/h.sql", "-- weir: severity = \"blok\"\nSELECT id FROM orders WHERE amuont < 0\n"),
     ]);
     let told = told(broken.path());
     let codes: Vec<&str> = told.iter().filter_map(|line| line.split(' ').next()).collect();

@@ -76,6 +76,15 @@ pub enum Control {
         #[serde(default)]
         late: bool,
     },
+    /// Put up with a check's violation until it is clear.
+    Waive {
+        /// The check's relation.
+        check: String,
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
     /// Take over the changed project.
     Apply,
 }

@@ -1,11 +1,16 @@
-//! A recovered pipeline that takes nothing in, for questions while nothing runs.
+//! A recovered pipeline that takes nothing in, for questions and orders while nothing runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::Context;
 use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
 use weir_pipeline::activity::Activity;
-use weir_pipeline::runtime;
+use weir_pipeline::runtime::{self, Run, RunMode};
 use weir_project::Project;
+use weir_server::client::Client;
+use weir_server::{Backend, Control};
 
 use crate::host::{Host, OnChange, OpenOptions};
 use crate::progress::Progress;
@@ -26,4 +31,44 @@ pub async fn open(project: Project) -> anyhow::Result<(Service, Host)> {
         stop: None,
     });
     Ok((service, host))
+}
+
+/// Gives an order to the running pipeline, or to a loop of its own without inputs.
+pub async fn order(project: Project, order: Control) -> anyhow::Result<serde_json::Value> {
+    match Client::attach(&project.dir).await? {
+        Some(client) => Ok(client.control(&order).await?),
+        None => alone(project, order).await,
+    }
+}
+
+async fn alone(project: Project, order: Control) -> anyhow::Result<serde_json::Value> {
+    let host = Host::open(project, &OpenOptions::default(), &Progress::new()).await?;
+    let progress = Arc::new(runtime::Progress::default());
+    let (control, controls) = mpsc::channel(1);
+    let (stop, stopped) = watch::channel(false);
+    let service = Service::new(ServiceParts {
+        spec: host.spec.clone(),
+        contents: host.core.contents().clone(),
+        indexes: host.core.indexes().clone(),
+        ledger: host.core.ledger().clone(),
+        progress: progress.clone(),
+        control: Some(control),
+        stop: None,
+    });
+    let (answers, answer) = oneshot::channel();
+    tokio::spawn(async move {
+        let _ = answers.send(service.control(order).await);
+        stop.send_replace(true);
+    });
+    let run = Run {
+        core: host.core,
+        store: host.store,
+        inputs: BTreeMap::new(),
+        feeds: Vec::new(),
+        settings: host.spec.settings.clone(),
+        environment: host.environment,
+        progress,
+    };
+    runtime::run(run, RunMode::Until, controls, stopped).await?;
+    Ok(answer.await.context("the loop ended without an answer")??)
 }

@@ -20,6 +20,7 @@ use weir_incremental::UnboundedState;
 use weir_incremental::batch::BatchLimits;
 use weir_incremental::planner::Planner;
 use weir_journal::Hash;
+use weir_pipeline::check::{CheckState, Waiver};
 use weir_pipeline::contents::{Contents, Snapshot};
 use weir_pipeline::core::SharedLedger;
 use weir_pipeline::keyed::SharedIndex;
@@ -62,8 +63,8 @@ pub struct ServiceParts {
 }
 
 /// Relations of Weir's own that are made when they are asked for.
-const SYSTEM_TABLES: [&str; 6] =
-    ["weir.sources", "weir.models", "weir.epochs", "weir.ledger", "weir.sinks", "weir.operators"];
+const SYSTEM_TABLES: [&str; 7] =
+    ["weir.sources", "weir.models", "weir.checks", "weir.epochs", "weir.ledger", "weir.sinks", "weir.operators"];
 
 fn internal(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Internal, error.to_string())
@@ -108,6 +109,7 @@ impl Service {
             let table = match name.as_ref() {
                 "weir.sources" => self.sources_table(snapshot)?,
                 "weir.models" => self.models_table(snapshot)?,
+                "weir.checks" => self.checks_table(snapshot)?,
                 "weir.epochs" => epochs_table(&self.ledger_entries()?)?,
                 "weir.ledger" => ledger_table(&self.ledger_entries()?)?,
                 "weir.sinks" => self.sinks_table()?,
@@ -163,6 +165,27 @@ impl Service {
         ])
     }
 
+    fn checks_table(&self, snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>, Failure> {
+        let checks: Vec<_> = self.spec.checks().map(|(name, check)| (name, check, snapshot.check(name))).collect();
+        let since = |state: &CheckState| state.opened.or(state.exceeded);
+        let epochs = checks.iter().map(|(_, _, state)| since(state).map(|at| at.epoch as i64)).collect::<Int64Array>();
+        let clocks = checks.iter().map(|(_, _, state)| since(state).map(|at| at.clock));
+        let waiver = |part: fn(&Waiver) -> &String| -> ArrayRef {
+            Arc::new(checks.iter().map(|(_, _, s)| s.waived.as_ref().map(part)).collect::<StringArray>())
+        };
+        memory_table(vec![
+            ("name", strings(checks.iter().map(|(name, ..)| name.to_string()))),
+            ("severity", strings(checks.iter().map(|(_, check, _)| check.severity.to_owned()))),
+            ("state", strings(checks.iter().map(|(_, _, state)| standing(state).to_owned()))),
+            ("rows", Arc::new(checks.iter().map(|(name, ..)| snapshot.totals(name).rows).collect::<Int64Array>())),
+            ("tolerance", Arc::new(checks.iter().map(|(_, c, _)| c.tolerance as i64).collect::<Int64Array>())),
+            ("since_epoch", Arc::new(epochs)),
+            ("since", Arc::new(clocks.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))),
+            ("waived_by", waiver(|waiver| &waiver.by)),
+            ("waived_why", waiver(|waiver| &waiver.why)),
+        ])
+    }
+
     fn sinks_table(&self) -> Result<Arc<dyn TableProvider>, Failure> {
         let feeds: Vec<_> =
             self.progress.feeds.lock().iter().map(|(name, status)| (name.clone(), status.lock().clone())).collect();
@@ -184,6 +207,7 @@ impl Service {
     fn verify_ledger(&self) -> Result<u64, Failure> {
         let stored = self.ledger.lock().entries(0);
         let mut head = Hash::default();
+        let mut last: Option<u64> = None;
         let mut count = 0;
         for entry in stored {
             let entry = entry.map_err(internal)?;
@@ -191,6 +215,11 @@ impl Service {
                 let message = format!("the ledger's entry of epoch {} does not fit the one before", entry.epoch);
                 return Err(Failure::new(FailureKind::Internal, message));
             }
+            if last.is_some_and(|last| entry.epoch != last + 1) {
+                let message = format!("the ledger lacks the epochs before {}", entry.epoch);
+                return Err(Failure::new(FailureKind::Internal, message));
+            }
+            last = Some(entry.epoch);
             head = entry.hash;
             count += 1;
         }
@@ -204,6 +233,16 @@ impl Service {
         self.verify_ledger()?;
         let limits = BatchLimits { threads: Workers::of_the_machine().threads(), ..BatchLimits::default() };
         verify(&snapshot, &sources, &self.spec.models, limits, progress).await.map_err(internal)
+    }
+}
+
+/// How a check stands, in a word.
+fn standing(state: &CheckState) -> &'static str {
+    match state {
+        CheckState { waived: Some(_), .. } => "waived",
+        CheckState { opened: Some(_), .. } => "open",
+        CheckState { exceeded: Some(_), .. } => "grace",
+        _ => "clear",
     }
 }
 
@@ -339,6 +378,15 @@ impl Backend for Service {
         let rows_of = |name: &str| totals.get(name).map_or(0, |t| t.rows);
         let models: BTreeMap<&str, _> =
             self.spec.models.iter().map(|m| (m.plan.name.as_ref(), json!({"rows": rows_of(&m.plan.name)}))).collect();
+        let snapshot = self.contents.pin();
+        let checks: BTreeMap<&str, _> = self
+            .spec
+            .checks()
+            .map(|(name, check)| {
+                let state = standing(&snapshot.check(name));
+                (name.as_ref(), json!({"state": state, "severity": check.severity, "rows": rows_of(name)}))
+            })
+            .collect();
         let counts = self.contents.counts();
         let sources: BTreeMap<&str, _> = self
             .spec
@@ -358,6 +406,7 @@ impl Backend for Service {
             "admitted_since_start": rows,
             "sources": sources,
             "models": models,
+            "checks": checks,
             "quarantined": rows_of(weir_pipeline::spec::QUARANTINE),
             "late": rows_of(weir_pipeline::spec::LATE),
             "errors": rows_of(weir_pipeline::spec::ERRORS),
@@ -403,6 +452,16 @@ impl Backend for Service {
                 control.send(LoopControl::Replay(part, answer)).await.map_err(|_| stopping())?;
                 let report = report.await.map_err(|_| stopping())?.map_err(internal)?;
                 Ok(json!({"replayed": replayed, "admitted": report.rows, "epoch": report.epoch}))
+            }
+            Control::Waive { check, by, why } => {
+                let control = self.control.as_ref().ok_or_else(stopping)?;
+                let (answer, report) = oneshot::channel();
+                let ask = LoopControl::Waive { check: check.clone(), by, why, answer };
+                control.send(ask).await.map_err(|_| stopping())?;
+                match report.await.map_err(|_| stopping())?.map_err(internal)? {
+                    Some(report) => Ok(json!({"waived": check, "epoch": report.epoch})),
+                    None => Err(Failure::new(FailureKind::Conflict, format!("`{check}` is not violated"))),
+                }
             }
             Control::Backfill { .. } | Control::Apply => Err(Failure {
                 hint: Some("stop `weir run` first, then give the command again".into()),

@@ -125,6 +125,12 @@ pub async fn open_sinks(host: &Host) -> anyhow::Result<Vec<FeedSpec>> {
             predicate,
             where_sql: sink.where_sql.clone(),
             hold_on_error: matches!(hold, Some(OnError::Hold)),
+            held_by: host
+                .spec
+                .checks()
+                .filter(|(_, check)| check.holds(&sink.name))
+                .map(|(name, _)| name.clone())
+                .collect(),
             sink: destination,
         });
     }

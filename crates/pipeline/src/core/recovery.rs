@@ -17,8 +17,7 @@ impl Core {
         while self.epoch < last.epoch {
             let epoch = self.epoch + 1;
             let committed = self.journal.read(epoch)?;
-            let record: CommitRecord = serde_json::from_slice(&committed.payload)
-                .map_err(|e| PipelineError::State(format!("the commit record of epoch {epoch} cannot be read: {e}")))?;
+            let record = commit_record(epoch, &committed.payload)?;
             if record.version > FRAMES_VERSION {
                 return Err(PipelineError::State(format!(
                     "epoch {epoch} has format {}, this program reads up to {FRAMES_VERSION}: use the newer program",
@@ -63,6 +62,20 @@ impl Core {
         Ok(())
     }
 
+    /// Gives the ledger what its file does not have of the epochs up to the checkpoint: a crash can come between the two, and
+    /// the journal keeps commit records until the ledger has them.
+    pub(super) fn complete_ledger(&mut self) -> Result<(), PipelineError> {
+        let last = self.ledger.lock().last_epoch().unwrap_or(0);
+        for epoch in last + 1..=self.epoch {
+            let committed = self.journal.read(epoch).map_err(|error| {
+                PipelineError::State(format!("the ledger ends with epoch {last}, and cannot be continued: {error}"))
+            })?;
+            let record = commit_record(epoch, &committed.payload)?;
+            self.ledger_backlog.push_back((epoch, record.ledger.to_string()));
+        }
+        Ok(())
+    }
+
     fn check_against_ledger(
         &self,
         epoch: EpochNumber,
@@ -81,4 +94,9 @@ impl Core {
         }
         Ok(())
     }
+}
+
+fn commit_record(epoch: EpochNumber, payload: &[u8]) -> Result<CommitRecord, PipelineError> {
+    serde_json::from_slice(payload)
+        .map_err(|e| PipelineError::State(format!("the commit record of epoch {epoch} cannot be read: {e}")))
 }

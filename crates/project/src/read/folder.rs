@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::check::CHECKS_SCHEMA;
 use crate::mistake::{FileText, Mistake, did_you_mean, nearest};
 
 /// A file that defines something, with the name it defines.
@@ -19,15 +20,17 @@ pub(crate) struct Folder {
     pub sources: Vec<NamedFile>,
     pub models: Vec<NamedFile>,
     pub model_notes: Vec<NamedFile>,
+    /// Named `checks.NAME`.
+    pub checks: Vec<NamedFile>,
     pub sinks: Vec<NamedFile>,
     pub tests: Vec<NamedFile>,
     /// Top-level names that mean nothing; folders that a source reads from are taken off later.
     pub strangers: Vec<(String, bool)>,
 }
 
-const FOLDERS: &[&str] = &["sources", "models", "sinks", "tests", "schemas"];
+const FOLDERS: &[&str] = &["sources", "models", "checks", "sinks", "tests", "schemas"];
 /// Agreed, but not there yet.
-const FOLDERS_LATER: &[&str] = &["splits", "checks", "matchers", "endpoints", "learners"];
+const FOLDERS_LATER: &[&str] = &["splits", "matchers", "endpoints", "learners"];
 /// What projects have besides; nothing is said of these.
 const WELCOME: &[&str] = &["docs", "data", "Makefile", "justfile", "Dockerfile", "LICENSE", "README", "CHANGELOG"];
 /// Words that SQL would not take as the name of a relation without quotes.
@@ -125,6 +128,17 @@ impl Folder {
             ("models", true) => {
                 self.models = named_files(dir, at, "sql", &["toml"], mistakes);
                 self.model_notes = named_files(dir, at, "toml", &["sql"], &mut Vec::new());
+            }
+            (CHECKS_SCHEMA, true) => {
+                for file in named_files(dir, at, "sql", &[], mistakes) {
+                    if file.name.contains('.') {
+                        let message = "checks have no folders of their own";
+                        let hint = format!("move it to {CHECKS_SCHEMA}/");
+                        mistakes.push(Mistake::of_file(file.text.file(), "bad_name", message).hint(hint));
+                        continue;
+                    }
+                    self.checks.push(NamedFile { name: format!("{CHECKS_SCHEMA}.{}", file.name), text: file.text });
+                }
             }
             ("schemas", true) => {
                 for file in files_below(dir, at, mistakes) {

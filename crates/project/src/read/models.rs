@@ -1,10 +1,11 @@
-//! `models/**/*.sql`: settings in comments, order of dependency, plans.
+//! `models/**/*.sql` and `checks/*.sql`: settings in comments, order of dependency, plans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weir_incremental::{Planner, RelationTraits};
 
+use crate::check::{Check, CheckSeverity};
 use crate::document::{self, Table, Value};
 use crate::fields::{Fields, Layer, Spanned, wrong_type};
 use crate::keys;
@@ -25,6 +26,7 @@ struct Draft<'a> {
     key: Vec<Spanned<String>>,
     refresh: Refresh,
     on_error: OnError,
+    check: Option<Check>,
     notes: Notes,
     /// None when the SQL cannot be parsed.
     references: Option<Vec<Reference>>,
@@ -32,16 +34,18 @@ struct Draft<'a> {
     sound: bool,
 }
 
-/// Reads and plans all models; those with errors are left out, with a mistake each. `relations` knows the sources,
+/// Reads and plans all models and checks; those with errors are left out, with a mistake each. `relations` knows the sources,
 /// and gets the models.
 pub(crate) fn read_models(
     files: &[NamedFile],
+    checks: &[NamedFile],
     planner: &mut Planner,
     relations: &mut Relations,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<Model> {
     let sources: BTreeSet<String> = relations.known.keys().cloned().collect();
-    let drafts: Vec<Draft<'_>> = files.iter().map(|file| read_draft(file, mistakes)).collect();
+    let mut drafts: Vec<Draft<'_>> = files.iter().map(|file| read_draft(file, mistakes)).collect();
+    drafts.extend(checks.iter().map(|file| read_check(file, mistakes)));
     for draft in &drafts {
         relations.known.entry(draft.name.to_string()).or_insert(None);
     }
@@ -138,9 +142,67 @@ fn read_draft<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a>
         key,
         refresh,
         on_error,
+        check: None,
         notes: read_notes(&fields, mistakes),
         references: sql::references(&file.text),
         sound: !empty,
+    }
+}
+
+fn read_check<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a> {
+    let settings = settings_of(&file.text, mistakes);
+    let fields = Fields::new(&keys::CHECK, "", vec![Layer { text: &file.text, table: &settings }]);
+    fields.check_names(None, mistakes);
+    let severity = match fields.choice("severity", &[], mistakes).as_deref() {
+        Some("warn") => CheckSeverity::Warn,
+        Some("block") => CheckSeverity::Block,
+        _ => CheckSeverity::Error,
+    };
+    let holds: Vec<String> = fields.text_list("holds", mistakes).into_iter().map(|sink| sink.value).collect();
+    if !holds.is_empty() && severity != CheckSeverity::Block {
+        let message = "only a check with severity = \"block\" holds sinks";
+        mistakes.push(
+            Mistake::of_file(file.text.file(), "bad_value", message)
+                .hint("leave `holds` out, or add `-- weir: severity = \"block\"`"),
+        );
+    }
+    let empty = sql::is_empty(&file.text);
+    if empty {
+        mistakes.push(
+            Mistake::of_file(file.text.file(), "empty_model", "there is no SELECT in this file")
+                .hint("a check is a single SELECT that must return no rows"),
+        );
+    }
+    let check = Check {
+        severity,
+        tolerance: fields.whole("tolerance", mistakes),
+        grace: fields.duration("grace", mistakes).unwrap_or_default(),
+        message: fields.given_text("message", mistakes).map(|text| text.value),
+        holds,
+    };
+    Draft {
+        name: &file.name,
+        text: &file.text,
+        key: Vec::new(),
+        refresh: Refresh::Incremental,
+        on_error: OnError::Continue,
+        check: Some(check),
+        notes: read_notes(&fields, mistakes),
+        references: sql::references(&file.text),
+        sound: !empty,
+    }
+}
+
+/// The sinks that checks hold must be there.
+pub(crate) fn check_holds(models: &[Model], sinks: &[NamedFile], mistakes: &mut Vec<Mistake>) {
+    for model in models {
+        for held in model.check.iter().flat_map(|check| &check.holds) {
+            if !sinks.iter().any(|sink| sink.name == *held) {
+                let hint = did_you_mean(held, sinks.iter().map(|sink| sink.name.as_str()));
+                let message = format!("holds: there is no sink `{held}`");
+                mistakes.push(Mistake::of_file(&model.file, "bad_value", message).hint_maybe(hint));
+            }
+        }
     }
 }
 
@@ -288,6 +350,7 @@ fn plan(draft: &Draft<'_>, planner: &Planner, mistakes: &mut Vec<Mistake>) -> Op
         key,
         refresh: draft.refresh,
         on_error: draft.on_error,
+        check: draft.check.clone(),
         schema: plan.schema.clone(),
         reads: plan.reads.clone(),
         plan,

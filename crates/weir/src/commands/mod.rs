@@ -1,6 +1,7 @@
 //! One file a command: its arguments, its help with examples, and `run`.
 
 pub mod backfill;
+pub mod checks;
 pub mod completion;
 pub mod demo;
 pub mod explain;

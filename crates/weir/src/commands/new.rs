@@ -47,6 +47,7 @@ const START: Files =
 /// The web shop.
 const SHOP: Files = files!("shop":
     "README.md",
+    "checks/negative_revenue.sql",
     "data/customers.csv",
     "data/products.json",
     "models/active_visitors.sql",

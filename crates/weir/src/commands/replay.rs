@@ -1,22 +1,13 @@
 //! `weir replay`: sends quarantined (or late) records through again after a mend.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use anyhow::Context;
-use tokio::sync::{mpsc, oneshot, watch};
-use weir_pipeline::runtime::{self, Run, RunMode};
 use weir_project::Project;
-use weir_server::client::Client;
-use weir_server::{Backend, Control};
+use weir_server::Control;
 
 use clap::Args;
 
 use super::{Answer, Failure, block_on, read_project};
 use crate::cli::Global;
-use crate::host::{Host, OpenOptions};
-use crate::progress::Progress;
-use crate::service::{Service, ServiceParts};
+use crate::offline;
 
 /// Arguments of `weir replay`.
 #[derive(Debug, Args)]
@@ -51,43 +42,7 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
 
 /// Replays, in the running pipeline or in a loop of its own without inputs.
 pub async fn replay(project: Project, source: &str, late: bool) -> anyhow::Result<()> {
-    let order = Control::Replay { source: source.to_owned(), late };
-    let answer = match Client::attach(&project.dir).await? {
-        Some(client) => client.control(&order).await?,
-        None => alone(project, order).await?,
-    };
+    let answer = offline::order(project, Control::Replay { source: source.to_owned(), late }).await?;
     println!("{} records sent through again, {} rows admitted", answer["replayed"], answer["admitted"]);
     Ok(())
-}
-
-async fn alone(project: Project, order: Control) -> anyhow::Result<serde_json::Value> {
-    let host = Host::open(project, &OpenOptions::default(), &Progress::new()).await?;
-    let progress = Arc::new(runtime::Progress::default());
-    let (control, controls) = mpsc::channel(1);
-    let (stop, stopped) = watch::channel(false);
-    let service = Service::new(ServiceParts {
-        spec: host.spec.clone(),
-        contents: host.core.contents().clone(),
-        indexes: host.core.indexes().clone(),
-        ledger: host.core.ledger().clone(),
-        progress: progress.clone(),
-        control: Some(control),
-        stop: None,
-    });
-    let (answers, answer) = oneshot::channel();
-    tokio::spawn(async move {
-        let _ = answers.send(service.control(order).await);
-        stop.send_replace(true);
-    });
-    let run = Run {
-        core: host.core,
-        store: host.store,
-        inputs: BTreeMap::new(),
-        feeds: Vec::new(),
-        settings: host.spec.settings.clone(),
-        environment: host.environment,
-        progress,
-    };
-    runtime::run(run, RunMode::Until, controls, stopped).await?;
-    Ok(answer.await.context("the replay ended without an answer")??)
 }

@@ -72,10 +72,10 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
         if once && *asked.borrow() {
             return Err(Failure::Interrupted);
         }
-        if !summary.behind.is_empty() {
+        if summary.behind.iter().any(|behind| !behind.held) {
             return Err(anyhow::anyhow!("not every sink holds the last epoch").into());
         }
-        Ok(Answer::Yes)
+        Ok(if summary.behind.is_empty() { Answer::Yes } else { Answer::No })
     })
 }
 
@@ -187,8 +187,11 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     if !options.quiet {
         eprintln!("epoch {}, {} rows taken in", summary.epoch, summary.rows);
     }
-    for (name, reason) in &summary.behind {
-        eprintln!("sink {name} does not hold the last epoch: {reason}");
+    for check in &summary.violated {
+        eprintln!("`{check}` is violated: `weir checks` shows by what");
+    }
+    for behind in &summary.behind {
+        eprintln!("sink {} does not hold the last epoch: {}", behind.sink, behind.reason);
     }
     Ok(summary)
 }

@@ -66,6 +66,9 @@ pub async fn status(project: Project, format: Format) -> anyhow::Result<()> {
         )
     });
     section("model", &status["models"], |value| format!("{} rows", value["rows"]));
+    section("check", &status["checks"], |value| {
+        format!("{}, {} rows", value["state"].as_str().unwrap_or_default(), value["rows"])
+    });
     section("sink", &status["sinks"], |value| match value["failure"].as_str() {
         Some(failure) => format!("epoch {}: {failure}", value["cursor"]),
         None => format!("epoch {}", value["cursor"]),

@@ -59,10 +59,12 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
 }
 
 fn summary(project: &Project) -> String {
+    let checks = project.models.iter().filter(|model| model.check.is_some()).count();
     format!(
-        "ok: {}, {}, {}, {}",
+        "ok: {}, {}, {}, {}, {}",
         report::count(project.sources.len(), "source"),
-        report::count(project.models.len(), "model"),
+        report::count(project.models.len() - checks, "model"),
+        report::count(checks, "check"),
         report::count(project.sinks.len(), "sink"),
         report::count(project.tests.len(), "test"),
     )

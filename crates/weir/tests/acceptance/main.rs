@@ -2,6 +2,7 @@
 
 mod access_log;
 mod bad_input;
+mod checks;
 mod disk_full;
 mod explain;
 mod folder;

@@ -8,7 +8,12 @@ use serde_json::Value;
 use super::Pages;
 
 /// Name and what it tells. A relation that is missing here, or gone, fails the test.
-const RELATIONS: [(&str, &str); 9] = [
+const RELATIONS: [(&str, &str); 10] = [
+    (
+        "weir.checks",
+        "One row a check: how many rows it has, whether that is a violation (`open`, `waived`, still in `grace`, or `clear`), and \
+         since when. Its rows are the relation `checks.NAME`.",
+    ),
     ("weir.epochs", "One row an epoch: its clock, and what came in."),
     ("weir.errors", "Rows whose expression failed, by model; an error goes when its row goes."),
     (

@@ -1,0 +1,54 @@
+//! Checks: judged with each epoch, and committed with it.
+
+use serde_json::json;
+use weir_incremental::Relation;
+
+use super::{Core, EpochReport, PipelineError};
+use crate::check::{CheckState, Moment, Waiver};
+use crate::contents::Change;
+use crate::frames::CommitRecord;
+
+impl Core {
+    /// Opens and closes violations by the rows that checks have after these changes.
+    pub(super) fn judge_checks(&self, now: Moment, changes: &[Change], record: &mut CommitRecord) {
+        let mut told = serde_json::Map::new();
+        record.checks.retain(|name, _| self.spec.checks().any(|(check, _)| check.as_ref() == name));
+        for (name, check) in self.spec.checks() {
+            let change: i64 = changes.iter().filter(|c| c.relation == *name).map(|c| c.rows).sum();
+            let mut state = record.checks.remove(name.as_ref()).unwrap_or_default();
+            if let Some(transition) = state.judge(check, self.contents.rows(name) + change, now) {
+                told.insert(name.to_string(), json!(transition.name()));
+            }
+            if state != CheckState::default() {
+                record.checks.insert(name.to_string(), state);
+            }
+        }
+        if !told.is_empty() {
+            record.ledger["checks"] = told.into();
+        }
+    }
+
+    /// Checks that are violated, and that nobody has put up with.
+    pub fn violated(&self) -> Vec<Relation> {
+        let is_open = |name: &Relation| self.last.checks.get(name.as_ref()).is_some_and(CheckState::is_open);
+        self.spec.checks().map(|(name, _)| name.clone()).filter(is_open).collect()
+    }
+
+    /// Notes that somebody puts up with a violation until it is clear; false when there is none.
+    pub fn waive(&mut self, check: &str, by: &str, why: &str) -> Result<Option<EpochReport>, PipelineError> {
+        let Some(state) = self.last.checks.get(check).filter(|state| state.opened.is_some()) else { return Ok(None) };
+        let epoch = self.epoch + 1;
+        let clock = self.environment.clock.now().max(self.last.clock);
+        let waived = Some(Waiver { at: Moment { epoch, clock }, by: by.to_owned(), why: why.to_owned() });
+        let state = CheckState { waived, ..state.clone() };
+        let note = json!({"check": check, "waived_by": by, "why": why});
+        let before = self.last.checks.insert(check.to_owned(), state);
+        match self.commit_marker(note) {
+            Ok(()) => Ok(Some(EpochReport { epoch, rows: 0 })),
+            Err(error) => {
+                self.last.checks.extend(before.map(|before| (check.to_owned(), before)));
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Checks: a violation opens and closes with its rows, is told, holds sinks, and can be put up with.
+
+use super::support::Project;
+
+fn project() -> Project {
+    let project = Project::new();
+    project.write(
+        "sources/orders.toml",
+        "kind = \"files\"\npath = \"in/*.json\"\nsettle = \"0 seconds\"\nkey = [\"id\"]\n\
+         [columns]\nid = \"BIGINT\"\namount = \"BIGINT\"\n",
+    );
+    project.write(
+        "models/total.sql",
+        "-- weir: key = [\"all_orders\"]\nSELECT 1 AS all_orders, sum(amount) AS amount FROM orders\n",
+    );
+    for sink in ["held", "free"] {
+        project
+            .write(&format!("sinks/{sink}.toml"), format!("kind = \"lake\"\nfrom = \"orders\"\nname = \"{sink}\"\n"));
+    }
+    project.write(
+        "checks/negative.sql",
+        "-- weir: severity = \"block\"\n-- weir: holds = [\"held\"]\n-- weir: message = \"order {id} is of {amount}\"\n\
+         SELECT id, amount FROM orders WHERE amount < 0\n",
+    );
+    project.write("checks/large.sql", "-- weir: severity = \"warn\"\nSELECT id FROM orders WHERE amount > 100\n");
+    project.write("in/1.json", "{\"id\":1,\"amount\":5}\n{\"id\":2,\"amount\":500}\n");
+    project
+}
+
+/// Rows that a sink of kind `lake` has published.
+fn published(project: &Project, sink: &str) -> usize {
+    super::support::deltalake(&project.file(&format!(".weir/lake/published/{sink}"))).len()
+}
+
+fn state(project: &Project, check: &str) -> (String, String) {
+    let row = &project.query(&format!("SELECT state, rows FROM weir.checks WHERE name = 'checks.{check}'"))[0];
+    (row["state"].clone(), row["rows"].clone())
+}
+
+#[test]
+fn a_violation_is_told_and_holds_what_it_shall_until_it_is_clear_or_waived() {
+    let project = project();
+    project.run_once();
+    let told = project.weir(&["checks"]);
+    // A warning is told, and is no reason to answer no.
+    assert_eq!(told.code, Some(0), "{told:#?}");
+    assert_eq!(state(&project, "large"), ("open".into(), "1".into()));
+    assert_eq!(state(&project, "negative"), ("clear".into(), "0".into()));
+
+    project.write("in/2.json", "{\"id\":3,\"amount\":-7}\n");
+    let ran = project.weir(&["run", "--once"]);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.contains("`checks.negative` is violated"), "{ran:#?}");
+    let told = project.weir(&["checks"]);
+    assert_eq!(told.code, Some(1), "{told:#?}");
+    assert!(told.stdout.contains("order 3 is of -7"), "{told:#?}");
+    assert_eq!((published(&project, "held"), published(&project, "free")), (2, 3));
+    // What cannot be sent on can be asked for all the same, and verified.
+    assert_eq!(project.value("SELECT amount FROM total"), "498");
+    project.verify();
+
+    // Mended: the sink catches up.
+    project.write("in/3.json", "{\"id\":3,\"amount\":7}\n");
+    project.run_once();
+    assert_eq!(state(&project, "negative"), ("clear".into(), "0".into()));
+    assert_eq!(published(&project, "held"), 3);
+
+    // Put up with: it goes on, and the next violation is a new one.
+    project.write("in/4.json", "{\"id\":4,\"amount\":-1}\n");
+    assert_eq!(project.weir(&["run", "--once"]).code, Some(1));
+    let wrong = project.weir(&["checks", "waive", "large_", "--by", "ann", "--why", "known"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:#?}");
+    assert!(wrong.stderr.contains("did you mean `large`?"), "{wrong:#?}");
+    project.weir_ok(&["checks", "waive", "negative", "--by", "ann", "--why", "booked back tomorrow"]);
+    assert_eq!(state(&project, "negative"), ("waived".into(), "1".into()));
+    project.weir_ok(&["checks"]);
+    project.run_once();
+    assert_eq!(published(&project, "held"), 4);
+    project.write("in/5.json", "{\"id\":4,\"amount\":1}\n");
+    project.run_once();
+    assert_eq!(state(&project, "negative"), ("clear".into(), "0".into()));
+    let refused = project.weir(&["checks", "waive", "negative", "--by", "ann", "--why", "nothing"]);
+    assert!(refused.code == Some(3) && refused.stderr.contains("is not violated"), "{refused:#?}");
+    project.write("in/6.json", "{\"id\":5,\"amount\":-2}\n");
+    assert_eq!(project.weir(&["run", "--once"]).code, Some(1));
+    assert_eq!(state(&project, "negative"), ("open".into(), "1".into()));
+}
+
+#[test]
+fn a_running_pipeline_opens_closes_and_waives() {
+    let project = project();
+    let mut running = project.start();
+    running.wait_until("the orders are in", || project.value("SELECT count(*) FROM orders") == "2");
+    project.write("in/2.json", "{\"id\":3,\"amount\":-7}\n");
+    running.wait_until("it is open", || state(&project, "negative").0 == "open");
+    project.weir_ok(&["checks", "waive", "negative", "--by", "ann", "--why", "known"]);
+    running.wait_until("the sink goes on", || published(&project, "held") == 3);
+    running.stop();
+    // It lasts.
+    assert_eq!(state(&project, "negative").0, "waived");
+}
