@@ -355,6 +355,14 @@ pub static SOURCE: FileKeys = FileKeys {
                     None,
                     "Stops the source beyond this share of broken records. Default: never.",
                 ),
+                key(
+                    "checks",
+                    Kind::TextList,
+                    None,
+                    "Rules that its rows must keep, a line each: `not null a, b`, `unique a`, `accepted values a in (x, y)`, \
+                     `references a in relation.b`, `freshness at within 1 hour`, `row count between 1 and 100`, \
+                     `sum a equals relation.b`. Each is a check of severity `error`.",
+                ),
                 key("columns", Kind::Table, None, "The contract: `name = \"SQL type\"`, or a table as below."),
                 key(
                     "enrich",
@@ -448,6 +456,14 @@ pub static MODEL: FileKeys = FileKeys {
                 Kind::Choice(&["hold", "continue"]),
                 Some("\"continue\""),
                 "What sinks do while rows of the model fail: hold the last good epoch, or go on without those rows.",
+            ),
+            key(
+                "checks",
+                Kind::TextList,
+                None,
+                "Rules that its rows must keep, a line each: `not null a, b`, `unique a`, `accepted values a in (x, y)`, \
+                     `references a in relation.b`, `freshness at within 1 hour`, `row count between 1 and 100`, \
+                     `sum a equals relation.b`. Each is a check of severity `error`.",
             ),
             key("description", Kind::Text, None, "For people."),
             key("owner", Kind::Text, None, "For people."),

@@ -9,9 +9,10 @@ use weir_incremental::{Planner, Relation, RelationTraits};
 
 use crate::document;
 use crate::fields::Layer;
+use crate::keys;
 use crate::mistake::Mistake;
 use crate::read::folder::{Folder, NamedFile};
-use crate::read::{Known, Relations, models, sinks, sources, tests};
+use crate::read::{Known, Relations, models, rules, sinks, sources, tests};
 use crate::{Model, Settings, Sink, Source, SourceKind, TestCase};
 
 /// A project without mistakes.
@@ -106,7 +107,6 @@ fn read(dir: &Path, profile: Option<&str>, mistakes: &mut Vec<Mistake>) -> Optio
             return None;
         }
     };
-    check_unique_names(&folder, mistakes);
     let mut relations = Relations::default();
     let mut read_sources: Vec<Source> = Vec::new();
     for file in &folder.sources {
@@ -119,7 +119,10 @@ fn read(dir: &Path, profile: Option<&str>, mistakes: &mut Vec<Mistake>) -> Optio
         read_sources.push(source);
     }
     check_shared_inputs(&read_sources, mistakes);
-    let mut read_models = models::read_models(&folder.models, &folder.checks, &mut planner, &mut relations, mistakes);
+    let mut checks = ready_made_checks(&folder, mistakes);
+    checks.extend(folder.checks.iter().cloned());
+    check_unique_names(&folder, &checks, mistakes);
+    let mut read_models = models::read_models(&folder.models, &checks, &mut planner, &mut relations, mistakes);
     models::read_model_notes(&folder.model_notes, &mut read_models, &relations, mistakes);
     let read_sinks = sinks::read_sinks(&folder.sinks, &planner, &relations, mistakes);
     models::check_holds(&read_models, &folder.sinks, mistakes);
@@ -143,10 +146,25 @@ fn folder_read_from(dir: &Path, source: &Source) -> Option<PathBuf> {
     options.path.strip_prefix(dir).ok().map(Path::to_path_buf)
 }
 
+/// The checks that lines of sources and models stand for.
+fn ready_made_checks(folder: &Folder, mistakes: &mut Vec<Mistake>) -> Vec<NamedFile> {
+    let mut checks = Vec::new();
+    for file in &folder.sources {
+        // Its mistakes are told where it is read.
+        let table = document::parse(&file.text, &mut Vec::new());
+        checks.extend(rules::rules(file, &keys::SOURCE, &table, mistakes));
+    }
+    for file in &folder.models {
+        let table = models::settings_of(&file.text, &mut Vec::new());
+        checks.extend(rules::rules(file, &keys::MODEL, &table, mistakes));
+    }
+    checks
+}
+
 /// Sources and models share one space of names.
-fn check_unique_names(folder: &Folder, mistakes: &mut Vec<Mistake>) {
+fn check_unique_names(folder: &Folder, checks: &[NamedFile], mistakes: &mut Vec<Mistake>) {
     let mut first: BTreeMap<&str, &NamedFile> = BTreeMap::new();
-    for file in folder.sources.iter().chain(&folder.models).chain(&folder.checks) {
+    for file in folder.sources.iter().chain(&folder.models).chain(checks) {
         if let Some(other) = first.get(file.name.as_str()) {
             let message = format!("`{}` is defined by {} already", file.name, other.text.file().display());
             mistakes.push(

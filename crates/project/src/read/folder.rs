@@ -6,6 +6,7 @@ use crate::check::CHECKS_SCHEMA;
 use crate::mistake::{FileText, Mistake, did_you_mean, nearest};
 
 /// A file that defines something, with the name it defines.
+#[derive(Clone)]
 pub(crate) struct NamedFile {
     /// `finance.daily` for `models/finance/daily.sql`.
     pub name: String,

@@ -4,6 +4,7 @@ pub(crate) mod columns;
 pub(crate) mod folder;
 pub(crate) mod models;
 pub(crate) mod rows;
+pub(crate) mod rules;
 pub(crate) mod sinks;
 pub(crate) mod sources;
 pub(crate) mod sql;

@@ -207,7 +207,7 @@ pub(crate) fn check_holds(models: &[Model], sinks: &[NamedFile], mistakes: &mut 
 }
 
 /// The TOML in `-- weir:` comments, each entry at its place in the file.
-fn settings_of(text: &FileText, mistakes: &mut Vec<Mistake>) -> Table {
+pub(crate) fn settings_of(text: &FileText, mistakes: &mut Vec<Mistake>) -> Table {
     // All else becomes blanks, so that offsets in the TOML are offsets in the file.
     let mut toml = String::with_capacity(text.text().len());
     for line in text.text().split_inclusive('\n') {

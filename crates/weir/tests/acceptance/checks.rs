@@ -99,3 +99,44 @@ fn a_running_pipeline_opens_closes_and_waives() {
     // It lasts.
     assert_eq!(state(&project, "negative").0, "waived");
 }
+
+#[test]
+fn ready_made_checks_find_what_they_name() {
+    let project = project();
+    project.write(
+        "sources/customers.toml",
+        "kind = \"files\"\npath = \"customers/*.json\"\nsettle = \"0 seconds\"\n\
+         checks = [\"unique id\", \"accepted values tier in (gold, silver)\", \"row count between 1 and 3\"]\n\
+         [columns]\nid = \"BIGINT\"\ntier = \"TEXT\"\n",
+    );
+    project.write(
+        "models/spent.sql",
+        "-- weir: checks = [\"not null customer\", \"references customer in customers.id\", \"sum amount equals orders.amount\"]\n\
+         SELECT id % 3 AS customer, sum(amount) AS amount FROM orders GROUP BY id % 3\n",
+    );
+    project.write("customers/1.json", "{\"id\":1,\"tier\":\"gold\"}\n{\"id\":2,\"tier\":\"silver\"}\n");
+    project.run_once();
+    let rows = |check: &str| state(&project, check).1;
+    let names = [
+        "customers_unique_id",
+        "customers_accepted_values_tier",
+        "customers_row_count",
+        "spent_not_null_customer",
+        "spent_references_customer",
+        "spent_sum_amount",
+    ];
+    assert_eq!(names.map(rows), ["0"; 6]);
+    // One of each: a customer twice, a tier nobody knows, too many rows, an order of nobody, one of an unknown customer.
+    project.write("customers/2.json", "{\"id\":1,\"tier\":\"gold\"}\n{\"id\":7,\"tier\":\"tin\"}\n");
+    project.write("in/2.json", "{\"id\":null,\"amount\":1}\n{\"id\":3,\"amount\":1}\n");
+    project.run_once();
+    // `id` is the key of orders, so that the order of nobody is set aside.
+    assert_eq!(names.map(rows), ["1", "1", "1", "0", "1", "0"]);
+    let told = project.weir(&["checks", "spent_references_customer"]);
+    assert!(told.code == Some(1) && told.stdout.contains("references customer in customers.id"), "{told:#?}");
+    project.verify();
+
+    project.write("models/wrong.sql", "-- weir: checks = [\"uniqe id\"]\nSELECT id FROM orders\n");
+    let refused = project.weir(&["validate"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("is no check"), "{refused:#?}");
+}
