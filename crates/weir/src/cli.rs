@@ -53,6 +53,8 @@ enum Command {
     Backfill(commands::backfill::Arguments),
     /// Sends quarantined or late records through again
     Replay(commands::replay::Arguments),
+    /// Shows what each epoch did, and the head of the chain
+    Ledger(commands::ledger::Arguments),
     /// Prints records of the durable log
     Log(commands::log::Arguments),
     /// Plays visitors of the example shop
@@ -93,6 +95,7 @@ impl Cli {
             Command::Test(arguments) => commands::test::execute(global, &arguments),
             Command::Backfill(arguments) => commands::backfill::execute(global, &arguments),
             Command::Replay(arguments) => commands::replay::execute(global, &arguments),
+            Command::Ledger(arguments) => commands::ledger::execute(global, &arguments),
             Command::Log(arguments) => commands::log::execute(global, &arguments),
             Command::Simulate(arguments) => commands::simulate::execute(global, &arguments),
             Command::Demo(arguments) => commands::demo::execute(global, &arguments),

@@ -276,6 +276,7 @@ fn epochs_table(entries: &[serde_json::Value]) -> Result<Arc<dyn TableProvider>,
         ("quarantined", column("sources", "quarantined")),
         ("inserted", column("relations", "inserted")),
         ("deleted", column("relations", "deleted")),
+        ("hash", strings(entries.iter().map(|e| e["hash"].as_str().unwrap_or_default().to_owned()))),
     ])
 }
 

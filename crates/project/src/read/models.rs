@@ -335,7 +335,9 @@ fn plan(draft: &Draft<'_>, planner: &Planner, mistakes: &mut Vec<Mistake>) -> Op
         let message = format!("key: the model has no column `{}`", column.value);
         mistakes.push(Mistake::at(draft.text, column.span.clone(), "unknown_column", message).hint(hint));
     }
-    if let Some(field) = plan.schema.fields().iter().find(|field| field.name().starts_with('_')) {
+    // A check shows rows as they are: `SELECT *` has what a source keeps of unknown fields.
+    let is_kept = |name: &str| name.starts_with('_') && !(draft.check.is_some() && name == "_extra");
+    if let Some(field) = plan.schema.fields().iter().find(|field| is_kept(field.name())) {
         let message = format!("column `{}`: names that begin with `_` are kept for Weir", field.name());
         mistakes.push(
             Mistake::at(draft.text, first_statement(draft.text), "bad_name", message)

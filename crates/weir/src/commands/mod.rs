@@ -6,6 +6,7 @@ pub mod completion;
 pub mod demo;
 pub mod explain;
 pub mod graph;
+pub mod ledger;
 pub mod log;
 pub mod new;
 pub mod query;

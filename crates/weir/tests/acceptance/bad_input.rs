@@ -209,6 +209,30 @@ fn a_ledger_that_was_changed_is_found() {
     assert!(finished.code != Some(0), "{finished:?}");
 }
 
+#[test]
+fn a_published_head_tells_a_history_that_was_written_anew() {
+    let project = project();
+    project.write("in/events.json", good(1));
+    project.run_once();
+    let head = project.weir_ok(&["ledger", "head"]);
+    let (epoch, hash) = head.trim().split_once(' ').expect("epoch and hash");
+    project.write("in/more.json", good(2));
+    project.run_once();
+    // More came since, and what was published still is part of it.
+    assert_ne!(project.weir_ok(&["ledger", "head"]), head);
+    project.weir_ok(&["ledger", "check", epoch, hash]);
+    assert!(project.weir_ok(&["ledger", "--from", "1", "--format", "csv"]).lines().count() > 1);
+    // The same program over other input: a chain that holds, and another history.
+    let other = self::project();
+    other.write("in/events.json", good(3));
+    other.run_once();
+    other.verify();
+    let checked = other.weir(&["ledger", "check", epoch, hash]);
+    assert!(checked.code == Some(1) && checked.stdout.contains("NOT as published"), "{checked:?}");
+    let checked = other.weir(&["ledger", "check", "999", hash]);
+    assert!(checked.code == Some(1) && checked.stdout.contains("NO epoch 999"), "{checked:?}");
+}
+
 fn flip_a_byte_of_the_ledger(project: &Project) {
     let folder = project.file(".weir/ledger");
     let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));

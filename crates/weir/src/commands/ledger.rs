@@ -1,0 +1,106 @@
+//! `weir ledger`: what each epoch did, and the head of the chain to hold against it later.
+
+use arrow::array::AsArray;
+use clap::{Args, Subcommand};
+use weir_project::Project;
+
+use super::query::ask;
+use super::{Answer, Failure, block_on, read_project};
+use crate::cli::Global;
+use crate::output::write_batches;
+
+/// Arguments of `weir ledger`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// Epochs from this one on. Default: the last twenty
+    #[arg(long)]
+    from: Option<u64>,
+    /// Epochs up to this one
+    #[arg(long)]
+    to: Option<u64>,
+    /// Only what happened to this relation
+    #[arg(long)]
+    relation: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prints the last epoch and its hash, which covers all before it: publish it where nobody can change it
+    Head,
+    /// Whether what was published once still is part of the chain; 1 when it is not
+    Check {
+        /// The epoch
+        epoch: u64,
+        /// The hash that was published
+        hash: String,
+    },
+}
+
+const EXAMPLES: &str = "\
+Each entry's hash covers the entry before, so that a published head fixes all history up to it: `weir verify` computes the
+chain again, `weir ledger check` holds it against what was published.
+
+Examples:
+  weir ledger --relation orders
+  weir ledger --from 1000 --to 2000 --format csv > ledger.csv
+  weir ledger head
+  weir ledger check 4711 5f2c...";
+
+/// Epochs shown unless told otherwise.
+const EPOCHS: u64 = 20;
+
+/// Runs the command.
+pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
+    let project = read_project(global)?;
+    let format = global.format;
+    match &arguments.command {
+        Some(Command::Head) => block_on(|_| async move {
+            match hash(project, None).await? {
+                Some((epoch, hash)) => println!("{epoch} {hash}"),
+                None => return Err(Failure::Wrong("the ledger is empty: nothing has run yet".into())),
+            }
+            Ok(Answer::Yes)
+        }),
+        Some(Command::Check { epoch, hash: published }) => block_on(|_| async move {
+            let (found, answer) = match hash(project, Some(*epoch)).await? {
+                Some((_, hash)) if hash == *published => (format!("epoch {epoch} is as published"), Answer::Yes),
+                Some((_, hash)) => (format!("epoch {epoch} is NOT as published: its hash is {hash}"), Answer::No),
+                None => (format!("there is NO epoch {epoch} in the ledger"), Answer::No),
+            };
+            println!("{found}");
+            Ok(answer)
+        }),
+        None => {
+            let mut conditions = Vec::new();
+            match (arguments.from, arguments.to) {
+                (None, None) => conditions.push(format!("epoch > (SELECT max(epoch) FROM weir.epochs) - {EPOCHS}")),
+                (from, to) => {
+                    conditions.extend(from.map(|from| format!("epoch >= {from}")));
+                    conditions.extend(to.map(|to| format!("epoch <= {to}")));
+                }
+            }
+            conditions
+                .extend(arguments.relation.as_ref().map(|name| format!("relation = '{}'", name.replace('\'', "''"))));
+            let sql = format!("SELECT * FROM weir.ledger WHERE {} ORDER BY epoch, relation", conditions.join(" AND "));
+            block_on(|_| async move {
+                let (schema, batches) = ask(project, &sql).await?;
+                write_batches(&schema, &batches, format, &mut std::io::stdout().lock())?;
+                Ok(Answer::Yes)
+            })
+        }
+    }
+}
+
+/// An epoch, the last one unless it is named, and its hash.
+async fn hash(project: Project, epoch: Option<u64>) -> anyhow::Result<Option<(i64, String)>> {
+    let which = epoch.map_or_else(String::new, |epoch| format!(" WHERE epoch = {epoch}"));
+    let sql = format!("SELECT epoch, hash FROM weir.epochs{which} ORDER BY epoch DESC LIMIT 1");
+    let (_, batches) = ask(project, &sql).await?;
+    Ok(batches.iter().find(|batch| batch.num_rows() > 0).map(|batch| {
+        let epoch = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0);
+        (epoch, batch.column(1).as_string::<i32>().value(0).to_owned())
+    }))
+}
