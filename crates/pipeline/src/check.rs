@@ -1,47 +1,9 @@
 //! Checks: when a violation opens and closes, and who put up with it.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
+use weir_project::Check;
 
 use crate::EpochNumber;
-
-/// A relation that must have no rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckSpec {
-    /// `warn`, `error` or `block`.
-    pub severity: &'static str,
-    /// So many rows are put up with.
-    pub tolerance: u64,
-    /// For so long, by the epochs' clock, more are put up with.
-    pub grace: Duration,
-    /// What is said of a violation, with `{column}` filled in from its row.
-    pub message: Option<String>,
-    /// Which sinks wait while it is violated.
-    pub holds: Holds,
-}
-
-/// The sinks that a check holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holds {
-    /// None.
-    Nothing,
-    /// All.
-    All,
-    /// These.
-    Sinks(Vec<String>),
-}
-
-impl CheckSpec {
-    /// Whether a sink waits while the check is violated.
-    pub fn holds(&self, sink: &str) -> bool {
-        match &self.holds {
-            Holds::Nothing => false,
-            Holds::All => true,
-            Holds::Sinks(sinks) => sinks.iter().any(|held| held == sink),
-        }
-    }
-}
 
 /// An epoch and its clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +62,7 @@ impl CheckState {
     }
 
     /// The next state, when the check has so many rows at `now`.
-    pub fn judge(&mut self, check: &CheckSpec, rows: i64, now: Moment) -> Option<Transition> {
+    pub fn judge(&mut self, check: &Check, rows: i64, now: Moment) -> Option<Transition> {
         if u64::try_from(rows).unwrap_or(0) <= check.tolerance {
             let was = std::mem::take(self);
             return was.opened.map(|_| Transition::Closed);
@@ -113,46 +75,55 @@ impl CheckState {
         None
     }
 
-    /// When it opens though no row comes, µs UTC.
-    pub fn next_due(&self, check: &CheckSpec) -> Option<i64> {
+    /// When it changes though no row comes, µs UTC, while the check has so many rows: at once where it was never judged by
+    /// them, as a check that was filled from history, or whose tolerance is another.
+    pub fn next_due(&self, check: &Check, rows: i64) -> Option<i64> {
+        let exceeds = u64::try_from(rows).unwrap_or(0) > check.tolerance;
+        if exceeds != self.exceeded.is_some() {
+            return Some(i64::MIN);
+        }
         self.exceeded.filter(|_| self.opened.is_none()).map(|since| due(check, since))
     }
 }
 
-fn due(check: &CheckSpec, since: Moment) -> i64 {
+fn due(check: &Check, since: Moment) -> i64 {
     since.clock.saturating_add(i64::try_from(check.grace.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use weir_project::CheckSeverity;
 
     #[test]
     fn a_violation_opens_after_its_grace_and_a_waiver_ends_with_it() {
-        let check = CheckSpec {
-            severity: "block",
+        let check = Check {
+            severity: CheckSeverity::Block,
             tolerance: 2,
             grace: Duration::from_micros(10),
             message: None,
-            holds: Holds::Sinks(vec!["site".into()]),
+            holds: vec!["site".into()],
         };
         let mut state = CheckState::default();
         let judge = |state: &mut CheckState, rows, clock| state.judge(&check, rows, Moment { epoch: 1, clock });
         assert_eq!(judge(&mut state, 2, 0), None);
         assert_eq!(state, CheckState::default());
         assert_eq!(judge(&mut state, 3, 5), None);
-        assert_eq!(state.next_due(&check), Some(15));
+        assert_eq!(state.next_due(&check, 3), Some(15));
         assert_eq!(judge(&mut state, 9, 14), None);
         // It was clear in between: the grace begins anew.
         assert_eq!(judge(&mut state, 0, 14), None);
         assert_eq!(judge(&mut state, 3, 20), None);
         assert_eq!(judge(&mut state, 3, 30), Some(Transition::Opened));
-        assert_eq!((state.is_open(), state.next_due(&check)), (true, None));
+        assert_eq!((state.is_open(), state.next_due(&check, 3)), (true, None));
         assert_eq!(judge(&mut state, 4, 31), None);
         state.waived = Some(Waiver { at: Moment { epoch: 2, clock: 32 }, by: "me".into(), why: "known".into() });
         assert!(!state.is_open());
         assert_eq!(judge(&mut state, 1, 33), Some(Transition::Closed));
         assert_eq!(state, CheckState::default());
+        // Rows that it was never judged by.
+        assert_eq!((state.next_due(&check, 2), state.next_due(&check, 3)), (None, Some(i64::MIN)));
         assert!(check.holds("site") && !check.holds("lake"));
     }
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use weir_incremental::planner::Planner;
-use weir_project::{CheckSeverity, OnError, Project, Refresh, Source};
+use weir_project::{OnError, Project, Refresh, Source};
 
-use crate::check::{CheckSpec, Holds};
 use crate::prepare::{SourceReader, SourceReaderSpec};
 use crate::spec::{LoopSettings, ModelSpec, PipelineSpec, SourceSpec};
 
@@ -84,17 +83,7 @@ pub fn compile(project: &Project) -> Result<PipelineSpec, CompileError> {
             Refresh::Incremental => None,
             Refresh::Full { interval } => Some(interval),
         },
-        check: model.check.as_ref().map(|check| CheckSpec {
-            severity: check.severity.name(),
-            tolerance: check.tolerance,
-            grace: check.grace,
-            message: check.message.clone(),
-            holds: match check.severity {
-                CheckSeverity::Block if check.holds.is_empty() => Holds::All,
-                CheckSeverity::Block => Holds::Sinks(check.holds.clone()),
-                CheckSeverity::Warn | CheckSeverity::Error => Holds::Nothing,
-            },
-        }),
+        check: model.check.clone(),
     });
     let settings = &project.settings;
     let limit = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);

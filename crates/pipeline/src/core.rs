@@ -666,8 +666,10 @@ impl Core {
 
     /// When a model changes by the clock alone, µs UTC.
     pub fn next_due(&self) -> Option<i64> {
-        let graces =
-            self.spec.checks().filter_map(|(name, check)| self.last.checks.get(name.as_ref())?.next_due(check));
+        let graces = self
+            .spec
+            .checks()
+            .filter_map(|(name, check)| self.standing(name).next_due(check, self.contents.rows(name)));
         graces.chain(self.dataflow.next_due()).min()
     }
 

@@ -11,9 +11,9 @@ use weir_incremental::dataflow::Dataflow;
 use weir_incremental::operators::EngineError;
 use weir_incremental::planner::ModelPlan;
 use weir_incremental::{Growth, Relation, UnboundedState};
+use weir_project::Check;
 
 use crate::admission::Admission;
-use crate::check::CheckSpec;
 use crate::contents::RelationInfo;
 use crate::dedupe::Dedupe;
 use crate::keyed::KeyedTable;
@@ -77,7 +77,7 @@ pub struct ModelSpec {
     /// Where it is recomputed as a whole: the shortest time from one recomputation to the next. None: it is kept by deltas.
     pub recompute_interval: Option<Duration>,
     /// Where it is a check.
-    pub check: Option<CheckSpec>,
+    pub check: Option<Check>,
 }
 
 /// Bounds and intervals of the loop.
@@ -203,7 +203,7 @@ impl PipelineSpec {
     }
 
     /// Checks with their relations.
-    pub fn checks(&self) -> impl Iterator<Item = (&Relation, &CheckSpec)> {
+    pub fn checks(&self) -> impl Iterator<Item = (&Relation, &Check)> {
         self.models.iter().filter_map(|model| Some((&model.plan.name, model.check.as_ref()?)))
     }
 

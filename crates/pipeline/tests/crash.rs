@@ -20,7 +20,6 @@ use weir_incremental::checkpoint::CheckpointStore;
 use weir_incremental::planner::{Planner, RelationTraits};
 use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
-use weir_pipeline::check::{CheckSpec, Holds};
 use weir_pipeline::contents::{EPOCH, WEIGHT};
 use weir_pipeline::core::{Core, EpochInput, EpochPart, PipelineError};
 use weir_pipeline::history::{History, HistoryError, Landing};
@@ -29,6 +28,7 @@ use weir_pipeline::prepare::{SourceReader, SourceReaderSpec, prepare_chunk};
 use weir_pipeline::recompute::{Recomputed, recompute};
 use weir_pipeline::spec::{LoopSettings, ModelSpec, PipelineSpec, QUARANTINE, SourceSpec};
 use weir_pipeline::verify::verify;
+use weir_project::{Check, CheckSeverity};
 use weir_schemas::{Column, Contract, Origin, Records, UnknownFields};
 
 /// Histories in memory that survive crashes, as a lake does.
@@ -198,12 +198,12 @@ fn spec(state_bytes_max: usize) -> Arc<PipelineSpec> {
     let plan = planner.plan("busy", "SELECT n, count(*) AS offers FROM rollup WHERE n > 2 GROUP BY n").unwrap();
     models.push(ModelSpec { plan, key: vec!["n".into()], hold_on_error: false, recompute_interval: None, check: None });
     let plan = planner.plan(UNPRICED, "SELECT id FROM priced WHERE price IS NULL").unwrap();
-    let check = CheckSpec {
-        severity: "block",
+    let check = Check {
+        severity: CheckSeverity::Block,
         tolerance: TOLERANCE,
         grace: std::time::Duration::ZERO,
         message: None,
-        holds: Holds::All,
+        holds: Vec::new(),
     };
     models.push(ModelSpec {
         plan,

@@ -16,8 +16,15 @@ pub struct Check {
     pub grace: Duration,
     /// What is said of a violation, with `{column}` filled in from its row.
     pub message: Option<String>,
-    /// Sinks that wait while it is violated; for [`CheckSeverity::Block`].
+    /// Sinks that wait while it is violated, for [`CheckSeverity::Block`]; all when none is named.
     pub holds: Vec<String>,
+}
+
+impl Check {
+    /// Whether a sink waits while it is violated.
+    pub fn holds(&self, sink: &str) -> bool {
+        self.severity == CheckSeverity::Block && (self.holds.is_empty() || self.holds.iter().any(|held| held == sink))
+    }
 }
 
 /// What a violation does.

@@ -264,6 +264,16 @@ pub const SINK_KINDS: &[&str] = &["postgres", "lake"];
 /// Kinds of sink that are agreed and not there yet.
 pub const SINK_KINDS_LATER: &[&str] = &["mysql", "redis", "cassandra", "kafka", "warehouse", "files", "http"];
 
+/// Rules in a line each, beside a source or model.
+const CHECKS: Key = key(
+    "checks",
+    Kind::TextList,
+    None,
+    "Rules that its rows must keep, a line each: `not null a, b`, `unique a`, `accepted values a in (x, y)`, \
+                     `references a in relation.b`, `freshness at within 1 hour`, `row count between 1 and 100`, \
+                     `sum a equals relation.b`. Each is a check of severity `error`.",
+);
+
 /// `sources/*.toml`.
 pub static SOURCE: FileKeys = FileKeys {
     file: "sources/*.toml",
@@ -355,14 +365,7 @@ pub static SOURCE: FileKeys = FileKeys {
                     None,
                     "Stops the source beyond this share of broken records. Default: never.",
                 ),
-                key(
-                    "checks",
-                    Kind::TextList,
-                    None,
-                    "Rules that its rows must keep, a line each: `not null a, b`, `unique a`, `accepted values a in (x, y)`, \
-                     `references a in relation.b`, `freshness at within 1 hour`, `row count between 1 and 100`, \
-                     `sum a equals relation.b`. Each is a check of severity `error`.",
-                ),
+                CHECKS,
                 key("columns", Kind::Table, None, "The contract: `name = \"SQL type\"`, or a table as below."),
                 key(
                     "enrich",
@@ -457,14 +460,7 @@ pub static MODEL: FileKeys = FileKeys {
                 Some("\"continue\""),
                 "What sinks do while rows of the model fail: hold the last good epoch, or go on without those rows.",
             ),
-            key(
-                "checks",
-                Kind::TextList,
-                None,
-                "Rules that its rows must keep, a line each: `not null a, b`, `unique a`, `accepted values a in (x, y)`, \
-                     `references a in relation.b`, `freshness at within 1 hour`, `row count between 1 and 100`, \
-                     `sum a equals relation.b`. Each is a check of severity `error`.",
-            ),
+            CHECKS,
             key("description", Kind::Text, None, "For people."),
             key("owner", Kind::Text, None, "For people."),
             key("tags", Kind::TextList, None, "For people."),

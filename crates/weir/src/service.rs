@@ -175,7 +175,7 @@ impl Service {
         };
         memory_table(vec![
             ("name", strings(checks.iter().map(|(name, ..)| name.to_string()))),
-            ("severity", strings(checks.iter().map(|(_, check, _)| check.severity.to_owned()))),
+            ("severity", strings(checks.iter().map(|(_, check, _)| check.severity.name().to_owned()))),
             ("state", strings(checks.iter().map(|(_, _, state)| standing(state).to_owned()))),
             ("rows", Arc::new(checks.iter().map(|(name, ..)| snapshot.totals(name).rows).collect::<Int64Array>())),
             ("tolerance", Arc::new(checks.iter().map(|(_, c, _)| c.tolerance as i64).collect::<Int64Array>())),
@@ -385,7 +385,7 @@ impl Backend for Service {
             .checks()
             .map(|(name, check)| {
                 let state = standing(&snapshot.check(name));
-                (name.as_ref(), json!({"state": state, "severity": check.severity, "rows": rows_of(name)}))
+                (name.as_ref(), json!({"state": state, "severity": check.severity.name(), "rows": rows_of(name)}))
             })
             .collect();
         let counts = self.contents.counts();

@@ -28,10 +28,14 @@ impl Core {
         }
     }
 
+    /// How a check stands after the last epoch.
+    pub(super) fn standing(&self, check: &Relation) -> CheckState {
+        self.last.checks.get(check.as_ref()).cloned().unwrap_or_default()
+    }
+
     /// Checks that are violated, and that nobody has put up with.
     pub fn violated(&self) -> Vec<Relation> {
-        let is_open = |name: &Relation| self.last.checks.get(name.as_ref()).is_some_and(CheckState::is_open);
-        self.spec.checks().map(|(name, _)| name.clone()).filter(is_open).collect()
+        self.spec.checks().map(|(name, _)| name.clone()).filter(|name| self.standing(name).is_open()).collect()
     }
 
     /// Notes that somebody puts up with a violation until it is clear; false when there is none.

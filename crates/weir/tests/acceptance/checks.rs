@@ -101,6 +101,20 @@ fn a_running_pipeline_opens_closes_and_waives() {
 }
 
 #[test]
+fn a_new_check_is_judged_by_what_is_there_already() {
+    let project = project();
+    project.run_once();
+    project.write("checks/small.sql", "SELECT id FROM orders WHERE amount < 10\n");
+    project.weir_ok(&["run", "--once", "--on-change", "rebuild"]);
+    assert_eq!(state(&project, "small"), ("open".into(), "1".into()));
+    assert_eq!(project.weir(&["checks"]).code, Some(1));
+    // Another tolerance is no change of meaning, and counts from the next start on.
+    project.write("checks/small.sql", "-- weir: tolerance = 1\nSELECT id FROM orders WHERE amount < 10\n");
+    project.run_once();
+    assert_eq!(state(&project, "small"), ("clear".into(), "1".into()));
+}
+
+#[test]
 fn ready_made_checks_find_what_they_name() {
     let project = project();
     project.write(
