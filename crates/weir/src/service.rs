@@ -377,8 +377,9 @@ impl Backend for Service {
         let feeds: BTreeMap<String, _> =
             self.progress.feeds.lock().iter().map(|(n, s)| (n.clone(), s.lock().clone())).collect();
         let rows_of = |name: &str| totals.get(name).map_or(0, |t| t.rows);
+        let models = self.spec.models.iter().filter(|model| model.check.is_none());
         let models: BTreeMap<&str, _> =
-            self.spec.models.iter().map(|m| (m.plan.name.as_ref(), json!({"rows": rows_of(&m.plan.name)}))).collect();
+            models.map(|m| (m.plan.name.as_ref(), json!({"rows": rows_of(&m.plan.name)}))).collect();
         let snapshot = self.contents.pin();
         let checks: BTreeMap<&str, _> = self
             .spec
