@@ -4,6 +4,7 @@
 //! are called from.
 
 mod hop;
+mod match_rows;
 mod tumble;
 
 use datafusion::error::Result;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 /// Makes every function of this crate known to `registry`.
 pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     registry.register_udf(Arc::new(hop::function()))?;
+    registry.register_udf(Arc::new(match_rows::function()))?;
     registry.register_udf(Arc::new(tumble::function()))?;
     Ok(())
 }
