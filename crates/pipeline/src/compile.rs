@@ -91,6 +91,7 @@ pub fn compile(project: &Project) -> Result<PipelineSpec, CompileError> {
         folder: project.dir.join(".weir"),
         sources,
         models: models.collect(),
+        splits: project.splits.clone(),
         followed: project.sinks.iter().map(|s| s.from.clone()).collect(),
         fingerprint: serde_json::to_string(&project.manifest()).unwrap_or_default(),
         settings: LoopSettings {

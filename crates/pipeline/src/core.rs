@@ -13,6 +13,7 @@ mod checkpoint;
 mod checks;
 mod error;
 mod recovery;
+mod splits;
 
 pub use self::checkpoint::PendingCheckpoint;
 pub use self::error::{CommitError, PipelineError};
@@ -404,6 +405,7 @@ impl Core {
         let (frames, stepped) = workers.both(pack, || self.step(clock, &inputs));
         let frames = frames?;
         changes.extend(stepped?);
+        splits::check(epoch, &self.spec.splits, &changes)?;
         record.ledger = self.ledger_entry(epoch, clock, input_counts, source_counts, &changes);
         self.judge_checks(Moment { epoch, clock }, &changes, &mut record);
         Ok(PendingEpoch { epoch, record, frames, changes, rows: admitted })

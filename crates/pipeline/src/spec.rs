@@ -11,7 +11,7 @@ use weir_incremental::dataflow::Dataflow;
 use weir_incremental::operators::EngineError;
 use weir_incremental::planner::ModelPlan;
 use weir_incremental::{Growth, Relation, UnboundedState};
-use weir_project::Check;
+use weir_project::{Check, Split};
 
 use crate::admission::Admission;
 use crate::contents::RelationInfo;
@@ -128,6 +128,8 @@ pub struct PipelineSpec {
     pub sources: Vec<SourceSpec>,
     /// Models, each after those that it reads.
     pub models: Vec<ModelSpec>,
+    /// Relations whose rows others share among them.
+    pub splits: Vec<Split>,
     /// Relations that a sink follows.
     pub followed: Vec<Relation>,
     /// Fingerprint of the project's meaning.

@@ -216,6 +216,7 @@ fn spec(state_bytes_max: usize) -> Arc<PipelineSpec> {
         folder: "/project/.weir".into(),
         sources: vec![clicks, offers],
         models,
+        splits: Vec::new(),
         followed: vec!["revenue".into()],
         fingerprint: String::new(),
         settings: LoopSettings { state_bytes_max, ..LoopSettings::default() },

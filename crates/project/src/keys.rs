@@ -1,5 +1,9 @@
 //! Every key that a project's files may have: the one table that reading, printing and the documentation share.
 
+mod matching;
+
+pub use self::matching::{MATCHER, MATCHES, SPLIT};
+
 /// The kind of value a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -120,8 +124,8 @@ const fn only(only_for: &'static [&'static str], key: Key) -> Key {
 }
 
 /// Every kind of file with all its keys.
-pub fn all() -> [&'static FileKeys; 7] {
-    [&SETTINGS, &SOURCE, &MODEL, &MODEL_NOTES, &CHECK, &SINK, &TEST]
+pub fn all() -> [&'static FileKeys; 9] {
+    [&SETTINGS, &SOURCE, &MODEL, &MODEL_NOTES, &SPLIT, &MATCHER, &CHECK, &SINK, &TEST]
 }
 
 /// `weir.toml`.

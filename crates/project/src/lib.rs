@@ -19,6 +19,7 @@ pub mod secret;
 pub mod settings;
 pub mod sink;
 pub mod source;
+pub mod split;
 pub mod test_case;
 
 pub use check::{CHECKS_SCHEMA, Check, CheckSeverity};
@@ -31,4 +32,5 @@ pub use secret::{Secret, Template};
 pub use settings::Settings;
 pub use sink::{Sink, SinkKind};
 pub use source::{Source, SourceKind};
+pub use split::Split;
 pub use test_case::TestCase;

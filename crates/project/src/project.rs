@@ -8,12 +8,12 @@ use datafusion::error::DataFusionError;
 use weir_incremental::{Planner, Relation, RelationTraits};
 
 use crate::document;
-use crate::fields::Layer;
+use crate::fields::{Fields, Layer};
 use crate::keys;
 use crate::mistake::Mistake;
 use crate::read::folder::{Folder, NamedFile};
-use crate::read::{Known, Relations, models, rules, sinks, sources, tests};
-use crate::{Model, Settings, Sink, Source, SourceKind, TestCase};
+use crate::read::{Known, Relations, matchers, models, rules, sinks, sources, splits, tests};
+use crate::{Model, Settings, Sink, Source, SourceKind, Split, TestCase};
 
 /// A project without mistakes.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Project {
     pub sources: Vec<Source>,
     /// In order of dependency: every model stands behind what it reads. Checks are among them.
     pub models: Vec<Model>,
+    /// By name. The relations in them are among the models.
+    pub splits: Vec<Split>,
     /// By name.
     pub sinks: Vec<Sink>,
     /// By file.
@@ -119,10 +121,18 @@ fn read(dir: &Path, profile: Option<&str>, mistakes: &mut Vec<Mistake>) -> Optio
         read_sources.push(source);
     }
     check_shared_inputs(&read_sources, mistakes);
+    let split = splits::read_splits(&folder.splits, mistakes);
+    let key_of = |name: &str| declared_key(name, &read_sources, &folder, &split.models);
+    let matched = matchers::read_matchers(&folder.matchers, &key_of, mistakes);
     let mut checks = ready_made_checks(&folder, mistakes);
-    checks.extend(folder.checks.iter().cloned());
-    check_unique_names(&folder, &checks, mistakes);
-    let mut read_models = models::read_models(&folder.models, &checks, &mut planner, &mut relations, mistakes);
+    checks.extend(folder.checks.iter().chain(&split.checks).cloned());
+    let files = models::ModelFiles {
+        models: folder.models.iter().chain(&split.models).chain(&matched).cloned().collect(),
+        splits: &folder.splits,
+        checks: &checks,
+    };
+    check_unique_names(&folder, &files, mistakes);
+    let mut read_models = models::read_models(&files, &mut planner, &mut relations, mistakes);
     models::read_model_notes(&folder.model_notes, &mut read_models, &relations, mistakes);
     let read_sinks = sinks::read_sinks(&folder.sinks, &planner, &relations, mistakes);
     models::check_holds(&read_models, &folder.sinks, mistakes);
@@ -135,6 +145,7 @@ fn read(dir: &Path, profile: Option<&str>, mistakes: &mut Vec<Mistake>) -> Optio
         settings,
         sources: read_sources,
         models: read_models,
+        splits: split.splits,
         sinks: read_sinks,
         tests: read_tests,
     })
@@ -154,17 +165,31 @@ fn ready_made_checks(folder: &Folder, mistakes: &mut Vec<Mistake>) -> Vec<NamedF
         let table = document::parse(&file.text, &mut Vec::new());
         checks.extend(rules::rules(file, &keys::SOURCE, &table, mistakes));
     }
-    for file in &folder.models {
-        let table = models::settings_of(&file.text, &mut Vec::new());
-        checks.extend(rules::rules(file, &keys::MODEL, &table, mistakes));
+    for (files, keys) in [(&folder.models, &keys::MODEL), (&folder.splits, &keys::SPLIT)] {
+        for file in files {
+            let table = models::settings_of(&file.text, &mut Vec::new());
+            checks.extend(rules::rules(file, keys, &table, mistakes));
+        }
     }
     checks
 }
 
+/// The key that a relation's file declares; empty when there is none, or no such relation.
+fn declared_key(name: &str, sources: &[Source], folder: &Folder, made: &[NamedFile]) -> Vec<String> {
+    if let Some(source) = sources.iter().find(|source| &*source.name == name) {
+        return source.key.clone();
+    }
+    let file = folder.models.iter().chain(&folder.splits).chain(made).find(|file| file.name == name);
+    let Some(file) = file else { return Vec::new() };
+    let table = models::settings_of(&file.text, &mut Vec::new());
+    let fields = Fields::new(&keys::MODEL, "", vec![Layer { text: &file.text, table: &table }]);
+    fields.text_list("key", &mut Vec::new()).into_iter().map(|column| column.value).collect()
+}
+
 /// Sources and models share one space of names.
-fn check_unique_names(folder: &Folder, checks: &[NamedFile], mistakes: &mut Vec<Mistake>) {
+fn check_unique_names(folder: &Folder, files: &models::ModelFiles<'_>, mistakes: &mut Vec<Mistake>) {
     let mut first: BTreeMap<&str, &NamedFile> = BTreeMap::new();
-    for file in folder.sources.iter().chain(&folder.models).chain(checks) {
+    for file in folder.sources.iter().chain(&files.models).chain(files.splits).chain(files.checks) {
         if let Some(other) = first.get(file.name.as_str()) {
             let message = format!("`{}` is defined by {} already", file.name, other.text.file().display());
             mistakes.push(

@@ -38,14 +38,22 @@ fn every_mistake_is_told_at_once() {
         ("models/d.sql", "SELECT id FROM orders WHERE (\n"),
         ("models/e.sql", "SELECT id FROM ordres\n"),
         ("sinks/f.toml", "kind = \"postgres\"\nfrom = \"orders\"\nurl = \"postgres://u:hunter2@h/d\"\n"),
-        ("splits/g.sql", "SELECT 1\n"),
+        ("splits/g.sql", "SELECT id, currency AS output FROM orders\n"),
+        ("matchers/m.toml", "left = \"orders\"\nright = \"ordres\"\n[[ways]]\nkey = [\"id\"]\n"),
         ("checks/h.sql", "-- weir: severity = \"blok\"\nSELECT id FROM orders WHERE amuont < 0\n"),
     ]);
     let told = told(broken.path());
     let codes: Vec<&str> = told.iter().filter_map(|line| line.split(' ').next()).collect();
-    for code in
-        ["unknown_key", "cycle", "unknown_column", "sql_syntax", "unknown_relation", "literal_secret", "unsupported"]
-    {
+    for code in [
+        "unknown_key",
+        "cycle",
+        "unknown_column",
+        "sql_syntax",
+        "unknown_relation",
+        "literal_secret",
+        "missing_key",
+        "needs_key",
+    ] {
         assert!(codes.contains(&code), "{code} is missing: {told:#?}");
     }
     assert!(!told.concat().contains("hunter2"), "{told:#?}");
@@ -64,4 +72,47 @@ fn comments_keep_the_version_and_another_query_changes_it() {
     assert_eq!(changes.len(), 1);
     assert_eq!((changes[0].kind, changes[0].severity), (ChangeKind::Changed, ChangeSeverity::Rebuild));
     assert_eq!(changes[0].to_string(), "model `total` changed: query changed; column `n` added");
+}
+
+#[test]
+fn a_split_and_a_matcher_are_models() {
+    let files = [
+        ("weir.toml", ""),
+        ("sources/orders.toml", ORDERS),
+        ("sources/paid.toml", ORDERS),
+        (
+            "splits/size.sql",
+            "SELECT id, amount, CASE WHEN amount > 10 THEN 'large' ELSE 'small' END AS output FROM orders",
+        ),
+        (
+            "matchers/pay.toml",
+            "left = \"size_large\"\nright = \"paid\"\nleft_id = [\"id\"]\nright_id = [\"id\"]\n\
+             left_amount = \"amount\"\nright_amount = \"amount\"\n\
+             [[ways]]\nkeys = [\"id\"]\n[[ways]]\nname = \"sum\"\nkeys = [\"id % 10 = id\"]\nmatch = \"many to many\"\ntolerance = \"0.01\"\n",
+        ),
+    ];
+    let dir = folder(&files);
+    assert_eq!(told(dir.path()), Vec::<String>::new());
+    let project = Project::read(dir.path(), None).project.unwrap();
+    let names: Vec<&str> = project.models.iter().map(|model| &*model.name).collect();
+    for name in [
+        "size",
+        "size_large",
+        "size_small",
+        "pay_way_1",
+        "pay_way_2",
+        "pay_matched",
+        "pay_unmatched_left",
+        "pay_unmatched_right",
+        "pay_differences",
+    ] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    assert_eq!(project.splits[0].outputs.len(), 2);
+    let columns =
+        |name: &str| project.schema(name).unwrap().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+    assert_eq!(columns("size_large"), ["id", "amount"]);
+    let matched = ["match", "place", "way", "left_id", "right_id", "left_amount", "right_amount", "difference"];
+    assert_eq!(columns("pay_matched"), matched);
+    assert_eq!(columns("pay_unmatched_right"), ["id", "amount", "_extra"]);
 }

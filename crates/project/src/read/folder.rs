@@ -11,6 +11,8 @@ pub(crate) struct NamedFile {
     /// `finance.daily` for `models/finance/daily.sql`.
     pub name: String,
     pub text: FileText,
+    /// Whether the text is not the file's own, but made of it.
+    pub made: bool,
 }
 
 /// The files of a project by what they are for, each list sorted by path.
@@ -21,6 +23,8 @@ pub(crate) struct Folder {
     pub sources: Vec<NamedFile>,
     pub models: Vec<NamedFile>,
     pub model_notes: Vec<NamedFile>,
+    pub splits: Vec<NamedFile>,
+    pub matchers: Vec<NamedFile>,
     /// Named `checks.NAME`.
     pub checks: Vec<NamedFile>,
     pub sinks: Vec<NamedFile>,
@@ -29,9 +33,9 @@ pub(crate) struct Folder {
     pub strangers: Vec<(String, bool)>,
 }
 
-const FOLDERS: &[&str] = &["sources", "models", "checks", "sinks", "tests", "schemas"];
+const FOLDERS: &[&str] = &["sources", "models", "splits", "matchers", "checks", "sinks", "tests", "schemas"];
 /// Agreed, but not there yet.
-const FOLDERS_LATER: &[&str] = &["splits", "matchers", "endpoints", "learners"];
+const FOLDERS_LATER: &[&str] = &["endpoints", "learners"];
 /// What projects have besides; nothing is said of these.
 const WELCOME: &[&str] = &["docs", "data", "Makefile", "justfile", "Dockerfile", "LICENSE", "README", "CHANGELOG"];
 /// Words that SQL would not take as the name of a relation without quotes.
@@ -122,7 +126,7 @@ impl Folder {
                     if expect_extension(&file, &["toml"], mistakes)
                         && let Some(text) = read_text(dir, &file, mistakes)
                     {
-                        self.tests.push(NamedFile { name: stem(&file), text });
+                        self.tests.push(NamedFile { name: stem(&file), text, made: false });
                     }
                 }
             }
@@ -130,6 +134,8 @@ impl Folder {
                 self.models = named_files(dir, at, "sql", &["toml"], mistakes);
                 self.model_notes = named_files(dir, at, "toml", &["sql"], &mut Vec::new());
             }
+            ("splits", true) => self.splits = named_files(dir, at, "sql", &[], mistakes),
+            ("matchers", true) => self.matchers = named_files(dir, at, "toml", &[], mistakes),
             (CHECKS_SCHEMA, true) => {
                 for file in named_files(dir, at, "sql", &[], mistakes) {
                     if file.name.contains('.') {
@@ -138,7 +144,8 @@ impl Folder {
                         mistakes.push(Mistake::of_file(file.text.file(), "bad_name", message).hint(hint));
                         continue;
                     }
-                    self.checks.push(NamedFile { name: format!("{CHECKS_SCHEMA}.{}", file.name), text: file.text });
+                    let name = format!("{CHECKS_SCHEMA}.{}", file.name);
+                    self.checks.push(NamedFile { name, ..file });
                 }
             }
             ("schemas", true) => {
@@ -207,7 +214,7 @@ fn named_files(
             continue;
         }
         if let Some(text) = read_text(dir, &file, mistakes) {
-            files.push(NamedFile { name: parts.join("."), text });
+            files.push(NamedFile { name: parts.join("."), text, made: false });
         }
     }
     files

@@ -2,11 +2,13 @@
 
 pub(crate) mod columns;
 pub(crate) mod folder;
+pub(crate) mod matchers;
 pub(crate) mod models;
 pub(crate) mod rows;
 pub(crate) mod rules;
 pub(crate) mod sinks;
 pub(crate) mod sources;
+pub(crate) mod splits;
 pub(crate) mod sql;
 pub(crate) mod tests;
 

@@ -8,7 +8,7 @@ use weir_incremental::{Planner, RelationTraits};
 use crate::check::{Check, CheckSeverity};
 use crate::document::{self, Table, Value};
 use crate::fields::{Fields, Layer, Spanned, wrong_type};
-use crate::keys;
+use crate::keys::{self, FileKeys};
 use crate::mistake::{FileText, Mistake, did_you_mean};
 use crate::model::{Model, OnError, Refresh};
 use crate::source::Notes;
@@ -23,6 +23,7 @@ const MARKER: &str = "weir:";
 struct Draft<'a> {
     name: &'a str,
     text: &'a FileText,
+    made: bool,
     key: Vec<Spanned<String>>,
     refresh: Refresh,
     on_error: OnError,
@@ -34,18 +35,29 @@ struct Draft<'a> {
     sound: bool,
 }
 
+/// The files that become models.
+pub(crate) struct ModelFiles<'a> {
+    /// `models/`, and what others come to.
+    pub models: Vec<NamedFile>,
+    /// `splits/`.
+    pub splits: &'a [NamedFile],
+    /// `checks/`, and what lines beside sources and models come to.
+    pub checks: &'a [NamedFile],
+}
+
 /// Reads and plans all models and checks; those with errors are left out, with a mistake each. `relations` knows the sources,
 /// and gets the models.
 pub(crate) fn read_models(
-    files: &[NamedFile],
-    checks: &[NamedFile],
+    files: &ModelFiles<'_>,
     planner: &mut Planner,
     relations: &mut Relations,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<Model> {
     let sources: BTreeSet<String> = relations.known.keys().cloned().collect();
-    let mut drafts: Vec<Draft<'_>> = files.iter().map(|file| read_draft(file, mistakes)).collect();
-    drafts.extend(checks.iter().map(|file| read_check(file, mistakes)));
+    let mut drafts: Vec<Draft<'_>> = Vec::new();
+    drafts.extend(files.models.iter().map(|file| read_draft(file, &keys::MODEL, mistakes)));
+    drafts.extend(files.splits.iter().map(|file| read_draft(file, &keys::SPLIT, mistakes)));
+    drafts.extend(files.checks.iter().map(|file| read_check(file, mistakes)));
     for draft in &drafts {
         relations.known.entry(draft.name.to_string()).or_insert(None);
     }
@@ -54,7 +66,8 @@ pub(crate) fn read_models(
     for (index, draft) in drafts.iter().enumerate() {
         for reference in draft.references.iter().flatten() {
             if !relations.known.contains_key(&reference.name) {
-                mistakes.push(unknown_relation(draft.text, &reference.name, reference.span.clone(), relations));
+                let mistake = unknown_relation(draft.text, &reference.name, reference.span.clone(), relations);
+                mistakes.push(placed(draft, mistake));
                 sound[index] = false;
             }
         }
@@ -106,9 +119,18 @@ pub(crate) fn unknown_relation(
     Mistake::at(text, span, "unknown_relation", format!("there is no relation `{name}`")).hint(hint)
 }
 
-fn read_draft<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a> {
+/// A mistake in a text that was made of a file has no place in that file.
+fn placed(draft: &Draft<'_>, mistake: Mistake) -> Mistake {
+    match draft.made {
+        false => mistake,
+        true => Mistake::of_file(draft.text.file(), mistake.code, format!("{} (`{}`)", mistake.message, draft.name))
+            .hint_maybe(mistake.hint),
+    }
+}
+
+fn read_draft<'a>(file: &'a NamedFile, keys: &'static FileKeys, mistakes: &mut Vec<Mistake>) -> Draft<'a> {
     let settings = settings_of(&file.text, mistakes);
-    let fields = Fields::new(&keys::MODEL, "", vec![Layer { text: &file.text, table: &settings }]);
+    let fields = Fields::new(keys, "", vec![Layer { text: &file.text, table: &settings }]);
     fields.check_names(None, mistakes);
     let key = fields.text_list("key", mistakes);
     let interval = fields.duration("refresh_interval", mistakes);
@@ -139,6 +161,7 @@ fn read_draft<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a>
     Draft {
         name: &file.name,
         text: &file.text,
+        made: file.made,
         key,
         refresh,
         on_error,
@@ -183,6 +206,7 @@ fn read_check<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a>
     Draft {
         name: &file.name,
         text: &file.text,
+        made: file.made,
         key: Vec::new(),
         refresh: Refresh::Incremental,
         on_error: OnError::Continue,
@@ -317,7 +341,8 @@ fn plan(draft: &Draft<'_>, planner: &Planner, mistakes: &mut Vec<Mistake>) -> Op
         Ok(plan) => plan,
         Err(error) => {
             let whole = first_statement(draft.text);
-            mistakes.extend(sql::plan_mistakes(draft.text, Some(0), draft.text.text(), whole, &error));
+            let told = sql::plan_mistakes(draft.text, Some(0), draft.text.text(), whole, &error);
+            mistakes.extend(told.into_iter().map(|mistake| placed(draft, mistake)));
             return None;
         }
     };
@@ -335,8 +360,9 @@ fn plan(draft: &Draft<'_>, planner: &Planner, mistakes: &mut Vec<Mistake>) -> Op
         let message = format!("key: the model has no column `{}`", column.value);
         mistakes.push(Mistake::at(draft.text, column.span.clone(), "unknown_column", message).hint(hint));
     }
-    // A check shows rows as they are: `SELECT *` has what a source keeps of unknown fields.
-    let is_kept = |name: &str| name.starts_with('_') && !(draft.check.is_some() && name == "_extra");
+    // Checks, outputs and unmatched rows show rows as they are: `SELECT *` has what a source keeps of unknown fields.
+    let shows_rows = draft.check.is_some() || draft.made;
+    let is_kept = |name: &str| name.starts_with('_') && !(shows_rows && name == "_extra");
     if let Some(field) = plan.schema.fields().iter().find(|field| is_kept(field.name())) {
         let message = format!("column `{}`: names that begin with `_` are kept for Weir", field.name());
         mistakes.push(

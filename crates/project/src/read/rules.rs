@@ -24,7 +24,7 @@ pub(crate) fn rules(
     for rule in fields.text_list("checks", mistakes) {
         match check(&file.name, &rule.value) {
             Some((name, sql)) if !checks.iter().any(|check| check.name == name) => {
-                checks.push(NamedFile { name, text: FileText::new(file.text.file(), sql) });
+                checks.push(NamedFile { name, text: FileText::new(file.text.file(), sql), made: true });
             }
             Some(_) => mistakes.push(mistake(&file.text, &rule, "is there twice", "take one of them out")),
             None => mistakes.push(mistake(&file.text, &rule, "is no check", &format!("checks are {FORMS}"))),
