@@ -6,6 +6,7 @@ mod host;
 mod offline;
 mod operators;
 mod output;
+mod payments;
 mod progress;
 mod report;
 mod service;

@@ -23,6 +23,8 @@ pub struct Arguments {
 enum Example {
     /// A web shop: clicks, orders and payments to visits, funnel and revenue
     Shop,
+    /// Payments: double-entry postings, balances, and reconciliation with processors and bank
+    Payments,
 }
 
 const EXAMPLES: &str = "\
@@ -30,7 +32,8 @@ Writes weir.toml with every setting and its default. Never overwrites anything.
 
 Examples:
   weir new pipeline
-  weir new shop --example shop";
+  weir new shop --example shop
+  weir new pay --example payments";
 
 type Files = &'static [(&'static str, &'static str)];
 
@@ -69,6 +72,37 @@ const SHOP: Files = files!("shop":
     "weir.toml",
 );
 
+/// Payments.
+const PAYMENTS: Files = files!("payments":
+    "README.md",
+    "checks/books_balance.sql",
+    "checks/disputes_of_nothing.sql",
+    "checks/refunded_too_much.sql",
+    "checks/unbalanced_events.sql",
+    "checks/unexplained.sql",
+    "matchers/ledger_to_bank.toml",
+    "matchers/ledger_to_processor.toml",
+    "matchers/processor_to_bank.toml",
+    "models/balances.sql",
+    "models/day_end.sql",
+    "models/expected_days.sql",
+    "models/expected_lines.sql",
+    "models/explained.sql",
+    "models/findings.sql",
+    "models/payouts.sql",
+    "models/postings.sql",
+    "models/settlements.sql",
+    "sinks/balances.toml",
+    "sources/bank_lines.toml",
+    "sources/captures.toml",
+    "sources/chargebacks.toml",
+    "sources/payments.toml",
+    "sources/processor_lines.toml",
+    "sources/refunds.toml",
+    "splits/exposure.sql",
+    "weir.toml",
+);
+
 const IGNORED: &str = "# All that Weir itself keeps.\n/.weir/\n";
 
 /// Runs the command.
@@ -79,6 +113,7 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
     }
     let files = match arguments.example {
         Some(Example::Shop) => SHOP,
+        Some(Example::Payments) => PAYMENTS,
         None => START,
     };
     write_project(&folder, files)?;
@@ -123,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_file_of_an_example_is_in_the_binary() {
-        for (name, files) in [("shop", SHOP), ("start", START)] {
+        for (name, files) in [("payments", PAYMENTS), ("shop", SHOP), ("start", START)] {
             let mut there = Vec::new();
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("example").join(name);
             listed(&folder, Path::new(""), &mut there);
@@ -136,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_example_is_a_project_without_mistakes() {
-        for (name, files) in [("shop", SHOP), ("start", START)] {
+        for (name, files) in [("payments", PAYMENTS), ("shop", SHOP), ("start", START)] {
             let folder = tempfile::tempdir().expect("a temporary folder");
             write_project(folder.path(), files).expect("it is written");
             let reading = weir_project::Project::read(folder.path(), None);

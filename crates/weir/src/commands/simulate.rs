@@ -1,6 +1,7 @@
-//! `weir simulate`: plays visitors against the beacon over real HTTP.
+//! `weir simulate`: plays visitors against the beacon over real HTTP, or writes the files of the example payments.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,17 +16,21 @@ use serde_json::Value;
 use tokio::sync::watch;
 use weir_environment::Environment;
 
-use clap::Args;
+use anyhow::Context;
+use clap::{Args, Subcommand};
 
 use super::{Answer, Failure, block_on, read_project};
 use crate::cli::Global;
+use crate::payments;
 use crate::progress::Progress;
 use crate::visitors::Visitors;
 
 /// Arguments of `weir simulate`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Of the random numbers: the same seed plays the same visitors
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -40,15 +45,54 @@ pub struct Arguments {
     url: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Writes days of payments, processors' reports and bank statements, with known faults
+    #[command(after_help = PAYMENTS_EXAMPLES)]
+    Payments(PaymentsArguments),
+}
+
+/// Arguments of `weir simulate payments`.
+#[derive(Debug, Args)]
+struct PaymentsArguments {
+    /// Payments of all days together
+    #[arg(long, default_value_t = 20_000)]
+    payments: u64,
+    /// Days
+    #[arg(long, default_value_t = 5)]
+    days: u32,
+    /// Faults of each of nine kinds
+    #[arg(long, default_value_t = 5)]
+    faults: u32,
+    /// Of the random numbers: the same seed writes the same files
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to
+    #[arg(long, default_value = "data", value_name = "DIR")]
+    out: PathBuf,
+}
+
+const PAYMENTS_EXAMPLES: &str = "\
+For a project made with `weir new pay --example payments`. Files of the same names are written anew; `faults.csv` says what
+was put in.
+
+Examples:
+  weir simulate payments
+  weir simulate payments --payments 1000000 --days 10 --seed 7";
+
 const EXAMPLES: &str = "\
 Plays visitors of the example shop over real HTTP. Requests that fail are sent again with the same events.
 
 Examples:
   weir simulate
-  weir simulate --rate 5000 --seconds 60 --seed 7";
+  weir simulate --rate 5000 --seconds 60 --seed 7
+  weir simulate payments --payments 100000";
 
 /// Runs the command.
 pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure> {
+    if let Some(What::Payments(arguments)) = &arguments.what {
+        return write_payments(global, arguments);
+    }
     let url = match &arguments.url {
         Some(url) => url.clone(),
         None => format!("http://{}", read_project(global)?.settings.server.beacon_listen),
@@ -58,6 +102,24 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
         run(&options, stop.subscribe()).await?;
         Ok(Answer::Yes)
     })
+}
+
+fn write_payments(global: &Global, arguments: &PaymentsArguments) -> Result<Answer, Failure> {
+    if arguments.days == 0 || arguments.payments == 0 {
+        return Err(Failure::Wrong(
+            "there is no day without a payment: give --payments and --days of at least 1".into(),
+        ));
+    }
+    let plan = payments::Plan {
+        payments: arguments.payments,
+        days: arguments.days,
+        faults: arguments.faults,
+        seed: arguments.seed,
+    };
+    let folder = global.dir.join(&arguments.out);
+    let faults = payments::generate(&folder, plan).with_context(|| format!("cannot write to {}", folder.display()))?;
+    println!("wrote {} payments and {} faults to {}", plan.payments, faults.len(), folder.display());
+    Ok(Answer::Yes)
 }
 
 /// What to play.
