@@ -1,5 +1,6 @@
 //! From canonical plans to operators: one node of the graph for each node of a plan, equal sub-plans once.
 
+mod lists;
 mod top_k;
 
 pub(crate) use top_k::top_of_each;
@@ -367,8 +368,11 @@ impl GraphBuilder {
         fields.extend(all.fields().iter().skip(groups.len()).map(|f| as_nullable(f)));
         let output = Arc::new(Schema::new(fields));
         if !kept {
-            let template = aggregate.clone();
+            let mut template = aggregate.clone();
             let none = groups.is_empty();
+            if !none {
+                template.aggr_expr = template.aggr_expr.into_iter().map(lists::by_groups).collect();
+            }
             let compute = recomputing(output.clone(), move |rows| {
                 let mut aggregate = template.clone();
                 aggregate.input = Arc::new(resorted(&template.input, rows));

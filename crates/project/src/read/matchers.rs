@@ -275,7 +275,7 @@ impl Matcher {
         }
         models.push((format!("{name}_differences"), self.differences()));
         if let Some(after) = self.break_after {
-            models.push((format!("{name}_breaks"), self.breaks(after)));
+            models.extend(self.breaks(after));
         }
         models
     }
@@ -398,37 +398,36 @@ impl Matcher {
         format!("-- weir: key = [\"way\", \"keys\"]\n{}\n", ways.join("\nUNION ALL\n"))
     }
 
-    /// Rows that have waited too long, by age.
-    fn breaks(&self, after: Duration) -> String {
+    /// Rows that have waited too long, and the same by age.
+    fn breaks(&self, after: Duration) -> [(String, String); 2] {
+        let name = &self.name;
         let sides: Vec<String> = [&self.left, &self.right]
             .map(|side| {
                 let id = joined(side.id.iter().cloned());
                 let amount = side.amount.as_ref().map(|amount| format!("{amount} AS amount, ")).unwrap_or_default();
-                let time = side.time.as_deref().unwrap_or_default();
+                let at = format!("CAST({} AS TIMESTAMP)", side.time.as_deref().unwrap_or_default());
+                let after = interval(after);
                 format!(
-                    "SELECT '{0}' AS side, {id} AS id, {amount}CAST({time} AS TIMESTAMP) AS at, \
-                     CAST({time} AS TIMESTAMP) + {1} AS broke_at FROM {2}_unmatched_{0}",
-                    side.name,
-                    interval(after),
-                    self.name
+                    "SELECT '{0}' AS side, {id} AS id, {amount}{at} AS at, {at} + {after} AS broke_at\n\
+                     FROM {name}_unmatched_{0} WHERE now() >= {at} + {after}",
+                    side.name
                 )
             })
             .into();
-        let waiting = sides.join("\n  UNION ALL\n  ");
-        let amount = if self.left.amount.is_some() { "amount, " } else { "" };
+        let key = "-- weir: key = [\"side\", \"id\"]";
+        // Apart from their ages, so that what is no break yet waits once.
+        let broken = format!("{key}\n{}\n", sides.join("\nUNION ALL\n"));
         let ages: Vec<String> = AGES
             .iter()
             .map(|(age, from, to)| {
                 let end = to.map(|to| format!(" AND now() < broke_at + INTERVAL '{to} days'")).unwrap_or_default();
                 format!(
-                    "SELECT side, id, {amount}at, broke_at, '{age}' AS age FROM waiting\n\
+                    "SELECT *, '{age}' AS age FROM {name}_broken\n\
                      WHERE now() >= broke_at + INTERVAL '{from} days'{end}"
                 )
             })
             .collect();
-        format!(
-            "-- weir: key = [\"side\", \"id\"]\nWITH waiting AS (\n  {waiting}\n)\n{}\n",
-            ages.join("\nUNION ALL\n")
-        )
+        let breaks = format!("{key}\n{}\n", ages.join("\nUNION ALL\n"));
+        [(format!("{name}_broken"), broken), (format!("{name}_breaks"), breaks)]
     }
 }
