@@ -193,27 +193,29 @@ impl<'a> Fields<'a> {
 
     /// A whole number of at least 1, or the default.
     pub fn positive(&self, name: &str, mistakes: &mut Vec<Mistake>) -> u64 {
-        match self.entry(name) {
-            Some((_, Entry { node: Node { value: Value::Integer(number), .. }, .. })) if *number > 0 => *number as u64,
-            Some((text, entry)) => {
-                mistakes.push(match &entry.node.value {
-                    Value::Integer(_) => {
-                        Mistake::at(text, entry.node.span.clone(), "bad_value", format!("`{name}` must be at least 1"))
-                    }
-                    other => wrong_type(text, &entry.node, name, "an integer", other),
-                });
-                1
-            }
-            None => self.default_source(name).and_then(|text| text.replace('_', "").parse().ok()).unwrap_or(1),
-        }
+        self.at_least(1, name, mistakes)
     }
 
     /// A whole number, or the default.
     pub fn whole(&self, name: &str, mistakes: &mut Vec<Mistake>) -> u64 {
-        match self.entry(name) {
-            Some((_, Entry { node: Node { value: Value::Integer(0), .. }, .. })) => 0,
-            _ => self.positive(name, mistakes),
-        }
+        self.at_least(0, name, mistakes)
+    }
+
+    fn at_least(&self, least: u64, name: &str, mistakes: &mut Vec<Mistake>) -> u64 {
+        let Some((text, entry)) = self.entry(name) else {
+            return self.default_source(name).and_then(|text| text.replace('_', "").parse().ok()).unwrap_or(least);
+        };
+        mistakes.push(match &entry.node.value {
+            Value::Integer(number) => match u64::try_from(*number) {
+                Ok(number) if number >= least => return number,
+                _ => {
+                    let message = format!("`{name}` must be at least {least}");
+                    Mistake::at(text, entry.node.span.clone(), "bad_value", message)
+                }
+            },
+            other => wrong_type(text, &entry.node, name, "an integer", other),
+        });
+        least
     }
 
     /// A whole number of at least 1, where one is given.

@@ -28,6 +28,7 @@ pub use manifest::{Change, ChangeKind, ChangeSeverity, Manifest, ManifestEntry, 
 pub use mistake::{Mistake, Severity};
 pub use model::{Model, OnError, Refresh};
 pub use project::{Project, Reading};
+pub use read::FOLDERS;
 pub use secret::{Secret, Template};
 pub use settings::Settings;
 pub use sink::{Sink, SinkKind};

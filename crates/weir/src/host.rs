@@ -16,7 +16,7 @@ use weir_pipeline::history::History;
 use weir_pipeline::rebuild::{RebuildPlan, rebuild};
 use weir_pipeline::spec::PipelineSpec;
 use weir_project::manifest::{Change, ChangeKind, ChangeSeverity, Manifest, What};
-use weir_project::{Project, Reading};
+use weir_project::{FOLDERS, Project, Reading};
 
 use crate::progress::Progress;
 
@@ -145,7 +145,6 @@ fn keep_copy(environment: &Environment, project: &Project, data: &Path) -> anyho
         environment.storage.remove_dir_all(&fresh)?;
     }
     environment.storage.create_dir_all(&fresh)?;
-    const FOLDERS: [&str; 5] = ["schemas", "sources", "models", "sinks", "tests"];
     for entry in std::fs::read_dir(&project.dir)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -33,7 +33,8 @@ pub(crate) struct Folder {
     pub strangers: Vec<(String, bool)>,
 }
 
-const FOLDERS: &[&str] = &["sources", "models", "splits", "matchers", "checks", "sinks", "tests", "schemas"];
+/// Folders of a project whose files Weir reads.
+pub const FOLDERS: &[&str] = &["sources", "models", "splits", "matchers", "checks", "sinks", "tests", "schemas"];
 /// Agreed, but not there yet.
 const FOLDERS_LATER: &[&str] = &["endpoints", "learners"];
 /// What projects have besides; nothing is said of these.

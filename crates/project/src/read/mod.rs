@@ -12,6 +12,8 @@ pub(crate) mod splits;
 pub(crate) mod sql;
 pub(crate) mod tests;
 
+pub use folder::FOLDERS;
+
 use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
