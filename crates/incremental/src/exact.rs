@@ -84,6 +84,30 @@ impl ExactSum {
         }
     }
 
+    /// Takes another sum away.
+    pub fn subtract(&mut self, other: &ExactSum) {
+        match &other.finite {
+            Finite::Small { value, exponent } => match value.checked_neg() {
+                Some(negated) => self.finite.add(negated, i32::from(*exponent)),
+                None => self.subtract_words(other.finite.clone().widen()),
+            },
+            Finite::Wide(words) => self.subtract_words(words),
+        }
+        if let Some(special) = &other.special {
+            self.add_special(Special {
+                nan: special.nan.wrapping_neg(),
+                positive: special.positive.wrapping_neg(),
+                negative: special.negative.wrapping_neg(),
+            });
+        }
+    }
+
+    fn subtract_words(&mut self, words: &[u64; WORDS]) {
+        let mut negated = *words;
+        negate(&mut negated);
+        add_words(self.finite.widen(), &negated);
+    }
+
     /// The sum, rounded once, to nearest, ties to even. 0.0 is never negative. NaN when there is a NaN or
     /// infinities of both signs.
     pub fn value(&self) -> f64 {
@@ -485,6 +509,10 @@ mod tests {
             assert_eq!(encode(&whole), encode(&sum(&reversed)), "seed {seed}");
             assert_eq!(encode(&whole), encode(&merged), "seed {seed}");
             assert_eq!(whole.value().to_bits(), merged.value().to_bits());
+            merged.subtract(&sum(&numbers[..17]));
+            assert_eq!(encode(&merged), encode(&sum(&numbers[17..])), "seed {seed}");
+            merged.subtract(&sum(&numbers[17..]));
+            assert!(merged.is_zero(), "seed {seed}");
             let bytes = encode(&whole);
             let mut rest = bytes.as_slice();
             let decoded = ExactSum::decode(&mut rest).unwrap();

@@ -287,21 +287,7 @@ impl Ledger {
     /// # Errors
     /// The first entry that does not fit, or why the ledger could not be read.
     pub fn verify(&self) -> Result<(), VerifyError> {
-        let mut entries = self.entries(0);
-        let mut end = End::default();
-        while let Some((entry, path, position)) = entries.next_located()? {
-            let misfit = |what: &str| {
-                Err(VerifyError::Misfit(Misfit { epoch: entry.epoch, path: path.clone(), position, what: what.into() }))
-            };
-            if end.epoch.is_some_and(|last| entry.epoch <= last) {
-                return misfit("its epoch is not after the one before");
-            }
-            if end.head.next(entry.epoch, &entry.payload) != entry.hash {
-                return misfit("its hash is not that of its contents and the entry before");
-            }
-            end = End { epoch: Some(entry.epoch), head: entry.hash };
-        }
-        if end.head != self.written.head {
+        if self.entries(0).verify(&mut |_| Ok(()))? != self.written.head {
             return Err(VerifyError::Misfit(Misfit {
                 epoch: self.written.epoch.unwrap_or(0),
                 path: self.segment.segment.path.clone(),
@@ -375,6 +361,28 @@ impl fmt::Debug for LedgerEntries {
 impl LedgerEntries {
     fn new(environment: Environment, segments: Vec<Segment>, from: u64) -> Self {
         Self { environment, segments: segments.into(), at: HEADER_BYTES, from, chunk: VecDeque::new() }
+    }
+
+    /// Computes the chain again and shows each entry to `sense`, which may find fault with what it says; gives the hash of
+    /// the last one. For entries from the first on.
+    ///
+    /// # Errors
+    /// The first entry that does not fit, or why they could not be read.
+    pub fn verify(mut self, sense: &mut dyn FnMut(&LedgerEntry) -> Result<(), String>) -> Result<Hash, VerifyError> {
+        let mut end = End::default();
+        while let Some((entry, path, position)) = self.next_located()? {
+            let misfit =
+                |what: String| VerifyError::Misfit(Misfit { epoch: entry.epoch, path: path.clone(), position, what });
+            if end.epoch.is_some_and(|last| entry.epoch <= last) {
+                return Err(misfit("its epoch is not after the one before".into()));
+            }
+            if end.head.next(entry.epoch, &entry.payload) != entry.hash {
+                return Err(misfit("its hash is not that of its contents and the entry before".into()));
+            }
+            sense(&entry).map_err(misfit)?;
+            end = End { epoch: Some(entry.epoch), head: entry.hash };
+        }
+        Ok(end.head)
     }
 
     fn next_located(&mut self) -> Result<Option<(LedgerEntry, PathBuf, u64)>, JournalError> {

@@ -21,5 +21,5 @@ mod segment;
 pub use entry::Compression;
 pub use epochs::{Commit, Committed, EpochJournal, EpochJournalOptions, EpochReader, Frame, PackedFrame};
 pub use error::{AppendError, JournalError};
-pub use ledger::{Hash, Ledger, LedgerEntry, LedgerOptions, Misfit, VerifyError};
+pub use ledger::{Hash, Ledger, LedgerEntries, LedgerEntry, LedgerOptions, Misfit, VerifyError};
 pub use topic::{BatchBuilder, Block, EncodedBatch, Record, Topic, TopicOptions};

@@ -89,6 +89,31 @@ pub struct Admitted {
     pub rejects: Vec<SetAside>,
     /// The counting.
     pub counts: Counts,
+    /// Rows that were decoded and take no part, for a source with measures.
+    pub aside: RowsAside,
+}
+
+/// Decoded rows that take no part, by why.
+#[derive(Debug, Clone, Default)]
+pub struct RowsAside {
+    /// Set aside because they do not fit the contract.
+    pub quarantined: Vec<RecordBatch>,
+    /// Older than the watermark allows.
+    pub late: Vec<RecordBatch>,
+    /// Repeats.
+    pub duplicate: Vec<RecordBatch>,
+    /// Replaced before they came.
+    pub superseded: Vec<RecordBatch>,
+}
+
+impl RowsAside {
+    /// Adds others.
+    pub fn extend(&mut self, other: RowsAside) {
+        self.quarantined.extend(other.quarantined);
+        self.late.extend(other.late);
+        self.duplicate.extend(other.duplicate);
+        self.superseded.extend(other.superseded);
+    }
 }
 
 /// The stateful half of one source.
@@ -103,6 +128,8 @@ pub struct Admission {
     pub watermarks: Watermarks,
     dedupe: Option<Dedupe>,
     keyed: Option<KeyedTable>,
+    /// Whether [`Admitted::aside`] is wanted.
+    measured: bool,
 }
 
 impl Admission {
@@ -115,7 +142,12 @@ impl Admission {
         dedupe: Option<Dedupe>,
         keyed: Option<KeyedTable>,
     ) -> Self {
-        Self { name, schema, lateness_us, keys, watermarks: Watermarks::default(), dedupe, keyed }
+        Self { name, schema, lateness_us, keys, watermarks: Watermarks::default(), dedupe, keyed, measured: false }
+    }
+
+    /// Keeps the rows that take no part, so that they can be summed.
+    pub fn measured(self) -> Self {
+        Self { measured: true, ..self }
     }
 
     /// Judges the rows that a chunk gave; `check_lateness` is false for a replay of late rows.
@@ -144,6 +176,7 @@ impl Admission {
             preamble: chunk.chunk.records.preamble.clone(),
         };
 
+        let mut aside_rows = RowsAside::default();
         // A NULL in the key is a breach of the contract: no identity, no row.
         let mut rejects = Vec::new();
         let mut chosen: Vec<u32> = Vec::with_capacity(prepared.records.len());
@@ -159,22 +192,34 @@ impl Admission {
         counts.rows -= rejects.len() as u64;
         counts.quarantined += rejects.len() as u64;
 
+        if self.measured {
+            aside_rows.quarantined.extend(prepared.rejected.iter().map(|(rows, _)| rows.clone()));
+            if !rejects.is_empty() {
+                aside_rows.quarantined.push(pick(&prepared.rows, &complement(prepared.rows.num_rows(), &chosen))?);
+            }
+        }
+
         let mut late = Vec::new();
         let times: Vec<i64> = chosen.iter().map(|r| prepared.times[*r as usize]).collect();
         if check_lateness {
             let verdicts = self.watermarks.judge(chunk.chunk.partition, &times, self.lateness_us);
             if verdicts.contains(&true) {
                 let mut kept = Vec::with_capacity(chosen.len());
+                let mut behind = Vec::new();
                 for (row, is_late) in chosen.iter().zip(verdicts) {
                     if is_late {
                         let time = prepared.times[*row as usize];
                         let message = "the row's time is before its partition's watermark".to_owned();
                         late.push(LateRow { aside: aside(*row as usize, "late", message), time });
+                        behind.push(*row);
                     } else {
                         kept.push(*row);
                     }
                 }
                 chosen = kept;
+                if self.measured {
+                    aside_rows.late.push(pick(&prepared.rows, &behind)?);
+                }
             }
         }
         counts.late = late.len() as u64;
@@ -186,6 +231,9 @@ impl Admission {
             if repeats.contains(&true) {
                 let kept: Vec<u32> = (0..repeats.len() as u32).filter(|i| !repeats[*i as usize]).collect();
                 counts.duplicate = (repeats.len() - kept.len()) as u64;
+                if self.measured {
+                    aside_rows.duplicate.push(pick(&rows, &complement(repeats.len(), &kept))?);
+                }
                 rows = pick(&rows, &kept)?;
                 chosen = kept.iter().map(|i| chosen[*i as usize]).collect();
                 times = kept.iter().map(|i| times[*i as usize]).collect();
@@ -204,6 +252,9 @@ impl Admission {
                 if !applied.superseded.is_empty() {
                     counts.superseded = applied.superseded.len() as u64;
                     let kept = complement(rows.num_rows(), &applied.superseded);
+                    if self.measured {
+                        aside_rows.superseded.push(pick(&rows, &applied.superseded)?);
+                    }
                     rows = pick(&rows, &kept)?;
                     positions = positions.take(&kept);
                 }
@@ -212,7 +263,7 @@ impl Admission {
         };
         counts.admitted = rows.num_rows() as u64;
         self.sweep();
-        Ok(Admitted { rows, positions, delta, late, rejects, counts })
+        Ok(Admitted { rows, positions, delta, late, rejects, counts, aside: aside_rows })
     }
 
     /// Applies rows that were admitted before, read back from the journal.

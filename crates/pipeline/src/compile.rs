@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use weir_incremental::planner::Planner;
-use weir_project::{OnError, Project, Refresh, Source};
+use weir_project::{Measure, Model, OnError, Project, Refresh, Source};
 
+use crate::measure::MeasureSpec;
 use crate::prepare::{SourceReader, SourceReaderSpec};
 use crate::spec::{LoopSettings, ModelSpec, PipelineSpec, SourceSpec};
 
@@ -29,6 +31,10 @@ pub fn nullable(schema: &SchemaRef) -> SchemaRef {
 
 fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn measures(declared: &[Measure], schema: &SchemaRef) -> Result<Vec<MeasureSpec>, ArrowError> {
+    declared.iter().map(|measure| MeasureSpec::new(measure, schema)).collect()
 }
 
 /// Compiles one source.
@@ -66,6 +72,7 @@ pub fn compile_source(source: &Source) -> Result<SourceSpec, CompileError> {
         version: source.version.as_deref().map(column).transpose()?,
         deleted: source.deleted.as_deref().map(column).transpose()?,
         dedupe,
+        measures: measures(&source.measures, &schema).map_err(|e| fail(e.to_string()))?,
         quarantine_share_max: source.quarantine_max,
         schema,
     })
@@ -75,22 +82,27 @@ pub fn compile_source(source: &Source) -> Result<SourceSpec, CompileError> {
 pub fn compile(project: &Project) -> Result<PipelineSpec, CompileError> {
     let mut sources = project.sources.iter().map(compile_source).collect::<Result<Vec<_>, _>>()?;
     sources.sort_by(|a, b| a.name.cmp(&b.name));
-    let models = project.models.iter().map(|model| ModelSpec {
-        plan: model.plan.clone(),
-        key: model.key.clone(),
-        hold_on_error: matches!(model.on_error, OnError::Hold),
-        recompute_interval: match model.refresh {
-            Refresh::Incremental => None,
-            Refresh::Full { interval } => Some(interval),
-        },
-        check: model.check.clone(),
-    });
+    let compile_model = |model: &Model| {
+        let fail = |e: ArrowError| CompileError { file: model.file.display().to_string(), message: e.to_string() };
+        Ok(ModelSpec {
+            plan: model.plan.clone(),
+            key: model.key.clone(),
+            hold_on_error: matches!(model.on_error, OnError::Hold),
+            recompute_interval: match model.refresh {
+                Refresh::Incremental => None,
+                Refresh::Full { interval } => Some(interval),
+            },
+            measures: measures(&model.measures, &model.schema).map_err(fail)?,
+            check: model.check.clone(),
+        })
+    };
+    let models = project.models.iter().map(compile_model).collect::<Result<Vec<_>, CompileError>>()?;
     let settings = &project.settings;
     let limit = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     Ok(PipelineSpec {
         folder: project.dir.join(".weir"),
         sources,
-        models: models.collect(),
+        models,
         splits: project.splits.clone(),
         followed: project.sinks.iter().map(|s| s.from.clone()).collect(),
         fingerprint: serde_json::to_string(&project.manifest()).unwrap_or_default(),

@@ -7,6 +7,8 @@
 //! 3. A snapshot reads history up to the landed epoch that it was pinned with, and its own copy of the tails; what
 //!    lands later does not reach it, and history is not merged above the oldest pin.
 
+mod measures;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -25,9 +27,11 @@ use weir_incremental::{Delta, Relation};
 
 use crate::EpochNumber;
 use crate::admission::Counts;
+use crate::change::Change;
 use crate::check::CheckState;
 use crate::frames::RecomputedAt;
 use crate::history::{History, HistoryError, Landing};
+use crate::measure::{MeasureSpec, Total};
 
 /// Column of weights in stored changes.
 pub const WEIGHT: &str = "_weight";
@@ -47,6 +51,8 @@ pub struct RelationInfo {
     pub key: Vec<String>,
     /// Whether a sink needs its changes epoch by epoch.
     pub followed: bool,
+    /// Sums that are kept of its rows.
+    pub measures: Vec<MeasureSpec>,
 }
 
 #[derive(Debug)]
@@ -59,6 +65,8 @@ struct Tail {
     rows: i64,
     /// Sum of the checksums of all changes.
     checksum: u128,
+    /// Sums of the contents.
+    measures: Arc<Vec<Total>>,
 }
 
 #[derive(Debug)]
@@ -109,7 +117,10 @@ impl Contents {
             .into_iter()
             .map(|info| {
                 let name = info.name.clone();
-                (name, Tail { info: Arc::new(info), changes: VecDeque::new(), bytes: 0, rows: 0, checksum: 0 })
+                let (info, changes, measures) = (Arc::new(info), VecDeque::new(), Arc::default());
+                let mut tail = Tail { info, changes, bytes: 0, rows: 0, checksum: 0, measures };
+                tail.unknown_measures();
+                (name, tail)
             })
             .collect();
         Self {
@@ -195,6 +206,7 @@ impl Contents {
                 let Some(tail) = inner.tails.get_mut(&change.relation) else { continue };
                 tail.rows += change.rows;
                 tail.checksum = tail.checksum.wrapping_add(change.checksum);
+                tail.measure(&change);
                 if epoch > landed && !change.delta.is_empty() {
                     // Readers of what only grows take rows as they are: each row stands for itself.
                     let expanded = if tail.info.append_only {
@@ -251,6 +263,7 @@ impl Contents {
                 info: tail.info.clone(),
                 changes: tail.changes.iter().cloned().collect(),
                 totals: Totals { rows: tail.rows, checksum: tail.checksum },
+                measures: tail.measures.clone(),
             };
             (name.clone(), part)
         });
@@ -330,33 +343,12 @@ fn bytes_of(delta: &Delta) -> usize {
         + 8 * delta.len()
 }
 
-/// One relation's part of an epoch.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// The relation.
-    pub relation: Relation,
-    /// Its change.
-    pub delta: Delta,
-    /// Sum of the weights.
-    pub rows: i64,
-    /// Checksum of the change.
-    pub checksum: u128,
-}
-
-impl Change {
-    /// Counts and checks a delta.
-    pub fn new(relation: Relation, delta: Delta) -> Result<Self, EngineError> {
-        let rows = delta.weights.values().iter().sum();
-        let checksum = delta.checksum()?;
-        Ok(Self { relation, delta, rows, checksum })
-    }
-}
-
 #[derive(Debug, Clone)]
 struct Pinned {
     info: Arc<RelationInfo>,
     changes: Vec<(EpochNumber, Delta)>,
     totals: Totals,
+    measures: Arc<Vec<Total>>,
 }
 
 /// One epoch of everything, for as long as it is held.
@@ -434,6 +426,11 @@ impl Snapshot {
         self.relations.get(relation).map(|p| p.totals).unwrap_or_default()
     }
 
+    /// Totals of every relation.
+    pub fn all_totals(&self) -> BTreeMap<String, Totals> {
+        self.relations.iter().map(|(name, pinned)| (name.to_string(), pinned.totals)).collect()
+    }
+
     /// How a check stands.
     pub fn check(&self, check: &str) -> CheckState {
         self.checks.get(check).cloned().unwrap_or_default()
@@ -451,7 +448,7 @@ impl Snapshot {
         let epoch = if stale { computed.epoch } else { self.epoch };
         let relations = self.relations.iter().map(|(name, pinned)| {
             let changes = pinned.changes.iter().filter(|(of, _)| *of <= epoch).cloned().collect();
-            (name.clone(), Pinned { info: pinned.info.clone(), changes, totals: pinned.totals })
+            (name.clone(), Pinned { changes, ..pinned.clone() })
         });
         *self.pins.lock().entry(epoch).or_default() += 1;
         Snapshot {

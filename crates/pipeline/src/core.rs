@@ -11,7 +11,10 @@
 mod batches;
 mod checkpoint;
 mod checks;
+mod entry;
 mod error;
+mod intake;
+mod measures;
 mod recovery;
 mod splits;
 
@@ -22,7 +25,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use weir_environment::{Environment, Workers};
@@ -33,16 +35,19 @@ use weir_journal::{EpochJournal, EpochJournalOptions, JournalError, Ledger, Ledg
 
 use self::batches::{late_batch, quarantine_batch, with_weights};
 use self::checkpoint::Memory;
+use self::intake::SourceEpoch;
 use crate::EpochNumber;
-use crate::admission::{Admission, Counts};
+use crate::admission::Admission;
+use crate::change::Change;
 use crate::check::Moment;
-use crate::contents::{Change, Contents, Totals};
+use crate::contents::{Contents, Totals};
 use crate::frames::{
-    CheckpointRecord, CommitRecord, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION, RecomputedAt, Unpacked,
+    CheckpointRecord, CommitRecord, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION, RecomputedAt, SavedMeasures,
+    Unpacked,
 };
 use crate::history::History;
 use crate::keyed::{KeyIndex, Positions, SharedIndex};
-use crate::prepare::{PreparedChunk, SetAside};
+use crate::prepare::PreparedChunk;
 use crate::recompute::Recomputed;
 use crate::spec::{ERRORS, LATE, PipelineSpec, QUARANTINE};
 
@@ -103,15 +108,6 @@ pub struct EpochReport {
     pub epoch: EpochNumber,
     /// Rows admitted.
     pub rows: u64,
-}
-
-/// Sums of one source within one epoch.
-#[derive(Default)]
-struct SourceEpoch {
-    counts: Counts,
-    rows: Vec<RecordBatch>,
-    positions: Positions,
-    deltas: Vec<Delta>,
 }
 
 /// The ledger, read by others while the loop appends.
@@ -263,6 +259,7 @@ impl Core {
         }
         let totals = record.totals.iter().filter_map(|(name, saved)| Some((name.clone(), saved.totals()?))).collect();
         self.contents.restore_totals(&totals);
+        self.contents.restore_measures(&record.measures);
         self.contents.set_counts(record.commit.counts.clone());
         self.contents.restore_recomputed(record.commit.recomputed.clone());
         self.contents.restore_checks(record.commit.checks.clone());
@@ -278,7 +275,8 @@ impl Core {
     fn step(&mut self, clock: i64, inputs: &HashMap<Relation, Delta>) -> Result<Vec<Change>, PipelineError> {
         let workers = self.workers(inputs.values().map(Delta::len).sum());
         let given: Vec<(Relation, Delta)> = inputs.iter().map(|(name, delta)| (name.clone(), delta.clone())).collect();
-        let counted = |changes| workers.each(changes, |(name, delta)| Change::new(name, delta));
+        let contents = &self.contents;
+        let counted = |changes| workers.each(changes, |(name, delta)| contents.count(name, delta));
         let (given, output) = workers.both(|| counted(given), || self.dataflow.step(clock, inputs));
         let output = output?;
         let mut made: Vec<(Relation, Delta)> = output.models;
@@ -302,74 +300,31 @@ impl Core {
 
     /// Computes the next epoch. Nothing is durable or readable yet, but state has moved: the result must be committed
     /// (again and again, if the disk is full) before anything else happens.
-    pub fn prepare_epoch(&mut self, input: EpochInput) -> Result<PendingEpoch, PipelineError> {
+    pub fn prepare_epoch(&mut self, mut input: EpochInput) -> Result<PendingEpoch, PipelineError> {
         let epoch = self.epoch + 1;
         let clock = self.environment.clock.now().max(self.last.clock);
-        let mut record = CommitRecord { version: FRAMES_VERSION, clock, ..self.last.clone() };
-        let mut sources: BTreeMap<usize, SourceEpoch> = BTreeMap::new();
-        let mut quarantined: Vec<(Relation, u32, i64, SetAside)> = Vec::new();
-        let mut late: Vec<(Relation, u32, i64, i64, SetAside)> = Vec::new();
-        let mut input_counts = serde_json::Map::new();
-        let by_input = self.spec.inputs();
-
-        for part in input.parts {
-            let indices = by_input.get(&part.input).cloned().unwrap_or_default();
-            let position = record.inputs.entry(part.input.clone()).or_default();
-            let (mut records, mut unrouted, mut bytes) = (0u64, 0u64, 0u64);
-            for chunk in &part.chunks {
-                let parts = chunk.len() as u64 + chunk.chunk.incidents.len() as u64;
-                records += parts;
-                unrouted += chunk.unrouted.len() as u64;
-                bytes += chunk.chunk.bytes;
-                let claims = self.admit_chunk(chunk, &indices, true, &mut sources, &mut quarantined, &mut late)?;
-                if indices.len() == 1 && claims + chunk.unrouted.len() as u64 != parts {
-                    let detail = format!(
-                        "input `{}`: {parts} records are not {claims} claimed + {} unrouted",
-                        part.input,
-                        chunk.unrouted.len()
-                    );
-                    return Err(PipelineError::Conservation { epoch, detail });
-                }
-            }
-            position.cursor = part.cursor;
-            position.skip = part.skip;
-            position.records += records;
-            position.unrouted += unrouted;
-            position.bytes += bytes;
-            let counts = json!({"records": records, "unrouted": unrouted, "bytes": bytes});
-            input_counts.insert(part.input, counts);
-        }
-        let mut removed = Vec::new();
-        if let Some(replay) = input.replay {
-            let mut records = 0;
-            for chunk in &replay.chunks {
-                records += chunk.len();
-                let only = [replay.source];
-                let check = replay.check_lateness;
-                self.admit_chunk(chunk, &only, check, &mut sources, &mut quarantined, &mut late)?;
-            }
-            input_counts.insert("(replay)".into(), json!({"records": records}));
-            removed = replay.removed;
-        }
+        let mut record =
+            CommitRecord { version: FRAMES_VERSION, clock, measures: BTreeMap::new(), ..self.last.clone() };
+        let mut intake = self.take_in(epoch, &mut input, &mut record)?;
 
         let mut frames = Vec::new();
         let mut inputs = HashMap::new();
-        let mut source_counts = serde_json::Map::new();
+        let mut measured = Vec::new();
         let mut admitted = 0;
-        for (index, part) in sources {
-            let spec = &self.spec.sources[index];
-            part.counts.check().map_err(|detail| PipelineError::Conservation {
-                epoch,
-                detail: format!("source `{}`: {detail}", spec.name),
-            })?;
+        for (index, part) in &mut intake.sources {
+            let spec = &self.spec.sources[*index];
             admitted += part.counts.admitted;
             record.counts.entry(spec.name.to_string()).or_default().add(&part.counts);
-            record.watermarks.insert(spec.name.to_string(), self.admissions[index].watermarks.clone());
-            source_counts.insert(spec.name.to_string(), json!(part.counts));
+            record.watermarks.insert(spec.name.to_string(), self.admissions[*index].watermarks.clone());
+            let rows = std::mem::take(&mut part.rows);
+            if !spec.measures.is_empty() {
+                let admitted = (!spec.keys.is_empty()).then(|| rows.clone());
+                measured.push((*index, std::mem::take(&mut part.read), admitted, std::mem::take(&mut part.aside)));
+            }
             if part.counts.admitted == 0 {
                 continue;
             }
-            frames.push(Unpacked::Admitted(spec.name.clone(), part.rows, part.positions));
+            frames.push(Unpacked::Admitted(spec.name.clone(), rows, std::mem::take(&mut part.positions)));
             let mut delta = Delta::concat(&spec.schema, &part.deltas)?;
             if !spec.keys.is_empty() && part.deltas.len() > 1 {
                 delta = delta.consolidate()?;
@@ -377,7 +332,7 @@ impl Core {
             inputs.insert(spec.name.clone(), delta);
         }
 
-        let mut system: Vec<(Relation, Delta)> = removed;
+        let mut system: Vec<(Relation, Delta)> = std::mem::take(&mut intake.removed);
         for model in input.recomputed {
             record.recomputed.insert(model.name.to_string(), model.at);
             if !model.errors.is_empty() {
@@ -389,11 +344,11 @@ impl Core {
                 inputs.insert(model.name, model.change);
             }
         }
-        if !quarantined.is_empty() {
-            system.push((QUARANTINE.into(), Delta::inserts(quarantine_batch(epoch, &quarantined)?)));
+        if !intake.quarantined.is_empty() {
+            system.push((QUARANTINE.into(), Delta::inserts(quarantine_batch(epoch, &intake.quarantined)?)));
         }
-        if !late.is_empty() {
-            system.push((LATE.into(), Delta::inserts(late_batch(epoch, &late)?)));
+        if !intake.late.is_empty() {
+            system.push((LATE.into(), Delta::inserts(late_batch(epoch, &intake.late)?)));
         }
         let mut changes = Vec::new();
         for (relation, delta) in system {
@@ -401,111 +356,23 @@ impl Core {
             changes.push(Change::new(relation, delta)?);
         }
         let (workers, compression) = (self.workers(admitted as usize), self.journal.compression());
-        let pack = || workers.each(frames, |frame| frame.pack(compression)).into_iter().collect::<Result<Vec<_>, _>>();
-        let (frames, stepped) = workers.both(pack, || self.step(clock, &inputs));
-        let frames = frames?;
+        let spec = self.spec.clone();
+        let pack = || {
+            let frames = workers.each(frames, |frame| frame.pack(compression));
+            let flows = workers.each(measured, |(index, read, admitted, aside)| {
+                let measures = &spec.sources[index].measures;
+                Ok((index, SourceEpoch::flows(&read, admitted.as_deref(), &aside, measures)?))
+            });
+            (frames, flows)
+        };
+        let ((frames, flows), stepped) = workers.both(pack, || self.step(clock, &inputs));
+        let frames = frames.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let flows = flows.into_iter().collect::<Result<BTreeMap<_, _>, PipelineError>>()?;
         changes.extend(stepped?);
         splits::check(epoch, &self.spec.splits, &changes)?;
-        record.ledger = self.ledger_entry(epoch, clock, input_counts, source_counts, &changes);
+        record.ledger = self.ledger_entry(epoch, clock, &intake, flows, &changes)?;
         self.judge_checks(Moment { epoch, clock }, &changes, &mut record);
         Ok(PendingEpoch { epoch, record, frames, changes, rows: admitted })
-    }
-
-    /// Admits one chunk for the sources at `indices`; returns how many records they claim (for one source, exactly).
-    #[allow(clippy::too_many_arguments)]
-    fn admit_chunk(
-        &mut self,
-        chunk: &PreparedChunk,
-        indices: &[usize],
-        check_lateness: bool,
-        sources: &mut BTreeMap<usize, SourceEpoch>,
-        quarantined: &mut Vec<(Relation, u32, i64, SetAside)>,
-        late: &mut Vec<(Relation, u32, i64, i64, SetAside)>,
-    ) -> Result<u64, PipelineError> {
-        let partition = chunk.chunk.partition;
-        let mut claimed = 0;
-        for (place, index) in indices.iter().enumerate() {
-            let Some(prepared) = chunk.sources.get(place) else { continue };
-            let admitted = self.admissions[*index].admit(chunk, prepared, check_lateness)?;
-            let name = &self.spec.sources[*index].name;
-            let entry = sources.entry(*index).or_default();
-            claimed += admitted.counts.records;
-            entry.counts.add(&admitted.counts);
-            if place == 0 {
-                // What is no record at all is the first source's.
-                let incidents = chunk.chunk.incidents.len() as u64;
-                entry.counts.records += incidents;
-                entry.counts.quarantined += incidents;
-                claimed += incidents;
-                let arrival = chunk.chunk.arrivals.last().copied().unwrap_or_else(|| self.environment.clock.now());
-                quarantined.extend(chunk.chunk.incidents.iter().map(|i| {
-                    let aside = SetAside {
-                        record: 0,
-                        offset: i.offset,
-                        reason: i.reason.to_owned(),
-                        message: i.message.clone(),
-                        raw: i.raw.clone().into(),
-                        preamble: Bytes::new(),
-                    };
-                    (name.clone(), partition, arrival, aside)
-                }));
-            }
-            let arrival = |aside: &SetAside| chunk.chunk.arrivals[aside.record as usize];
-            let rejects = prepared.rejects.iter().chain(&admitted.rejects);
-            quarantined.extend(rejects.map(|r| (name.clone(), partition, arrival(r), r.clone())));
-            late.extend(
-                admitted.late.into_iter().map(|l| (name.clone(), partition, arrival(&l.aside), l.time, l.aside)),
-            );
-            if admitted.rows.num_rows() > 0 {
-                entry.rows.push(admitted.rows);
-                entry.positions.extend(&admitted.positions);
-            }
-            if !admitted.delta.is_empty() {
-                entry.deltas.push(admitted.delta);
-            }
-        }
-        Ok(claimed)
-    }
-
-    fn ledger_entry(
-        &self,
-        epoch: EpochNumber,
-        clock: i64,
-        inputs: serde_json::Map<String, serde_json::Value>,
-        sources: serde_json::Map<String, serde_json::Value>,
-        changes: &[Change],
-    ) -> serde_json::Value {
-        let mut totals = self.contents.totals();
-        let mut relations: BTreeMap<String, (u64, u64, u128, i64, u128)> = BTreeMap::new();
-        for change in changes {
-            let total = totals.entry(change.relation.to_string()).or_default();
-            total.rows += change.rows;
-            total.checksum = total.checksum.wrapping_add(change.checksum);
-            let entry = relations.entry(change.relation.to_string()).or_default();
-            for weight in change.delta.weights.values() {
-                match *weight {
-                    w if w > 0 => entry.0 += w as u64,
-                    w => entry.1 += w.unsigned_abs(),
-                }
-            }
-            entry.2 = entry.2.wrapping_add(change.checksum);
-            entry.3 = total.rows;
-            entry.4 = total.checksum;
-        }
-        let relations: serde_json::Map<String, serde_json::Value> = relations
-            .into_iter()
-            .map(|(name, (inserted, deleted, change, rows, checksum))| {
-                let entry = json!({
-                    "inserted": inserted,
-                    "deleted": deleted,
-                    "change": format!("{change:032x}"),
-                    "rows": rows,
-                    "checksum": format!("{checksum:032x}"),
-                });
-                (name, entry)
-            })
-            .collect();
-        json!({"epoch": epoch, "clock": clock, "inputs": inputs, "sources": sources, "relations": relations})
     }
 
     /// Commits a computed epoch and makes it readable.
@@ -544,6 +411,7 @@ impl Core {
         self.epoch = epoch;
         let clock = record.clock;
         self.contents.set_counts(record.counts.clone());
+        self.begin_recorded(&record.measures);
         self.last = record;
         self.contents.publish(epoch, clock, changes, &self.last.recomputed, &self.last.checks)?;
         self.changed_since_checkpoint = true;
@@ -564,10 +432,15 @@ impl Core {
 
     /// Commits an epoch that holds nothing but a note in the ledger.
     pub fn commit_marker(&mut self, note: serde_json::Value) -> Result<(), PipelineError> {
+        self.commit_note(note, BTreeMap::new())
+    }
+
+    /// The same, and begins to count measures.
+    fn commit_note(&mut self, note: serde_json::Value, measures: SavedMeasures) -> Result<(), PipelineError> {
         let epoch = self.epoch + 1;
         let clock = self.environment.clock.now().max(self.last.clock);
         let ledger = json!({"epoch": epoch, "clock": clock, "note": note});
-        let record = CommitRecord { version: FRAMES_VERSION, clock, ledger, ..self.last.clone() };
+        let record = CommitRecord { version: FRAMES_VERSION, clock, ledger, measures, ..self.last.clone() };
         let mut pending = PendingEpoch { epoch, record, frames: Vec::new(), changes: Vec::new(), rows: 0 };
         match self.commit(&mut pending) {
             Ok(_) => Ok(()),
@@ -612,6 +485,7 @@ impl Core {
         self.dataflow.attach(&self.checkpoints, true)?;
         self.starts_over = true;
         self.contents.restore_totals(totals);
+        self.contents.forget_measures();
         for admission in &mut self.admissions {
             admission.mark_all_changed();
         }

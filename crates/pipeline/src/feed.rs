@@ -11,6 +11,7 @@ use datafusion::prelude::{SessionContext, col, lit};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use weir_incremental::{Delta, Relation};
+use weir_project::Check;
 
 use crate::EpochNumber;
 use crate::contents::{Contents, ContentsError, Snapshot};
@@ -30,7 +31,7 @@ pub struct FeedSpec {
     /// Whether it holds the last good epoch while the relation's model has errors.
     pub hold_on_error: bool,
     /// Checks while whose violations it holds the epoch before.
-    pub held_by: Vec<Relation>,
+    pub held_by: Vec<(Relation, Check)>,
     /// The destination.
     pub sink: Box<dyn Sink>,
 }
@@ -198,8 +199,15 @@ async fn step(
     if spec.hold_on_error && has_errors(&snapshot, &spec.relation).await? {
         return Ok(Step::Held(format!("`{}` has errors: the last good epoch is held", spec.relation)));
     }
-    if let Some(check) = spec.held_by.iter().find(|check| snapshot.check(check).is_open()) {
-        return Ok(Step::Held(format!("`{check}` is violated: the epoch before is held")));
+    for (name, check) in &spec.held_by {
+        let state = snapshot.check(name);
+        if state.is_open() {
+            return Ok(Step::Held(format!("`{name}` is violated: the epoch before is held")));
+        }
+        // Its rows came from history, and the next epoch judges them.
+        if !state.is_judged(check, snapshot.totals(name).rows) {
+            return Ok(Step::Held(format!("`{name}` is not judged yet: the epoch before is held")));
+        }
     }
     let changes = match *cursor {
         Some(after) if after < snapshot.epoch => snapshot.changes_since(&spec.relation, after).await?,

@@ -18,6 +18,7 @@ use crate::check::CheckState;
 use crate::contents::Totals;
 use crate::input::Cursor;
 use crate::keyed::Positions;
+use crate::measure::SavedSums;
 use crate::watermark::Watermarks;
 use weir_incremental::Relation;
 use weir_journal::{Compression, PackedFrame};
@@ -161,9 +162,16 @@ pub struct CommitRecord {
     /// How each check stands that is not clear.
     #[serde(default)]
     pub checks: BTreeMap<String, CheckState>,
+    /// Measures that are counted from this epoch on, by relation and measure, with what the relation held: for those
+    /// that were declared after its rows came.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measures: SavedMeasures,
     /// The epoch's ledger entry, as chained.
     pub ledger: serde_json::Value,
 }
+
+/// Sums by relation and measure.
+pub type SavedMeasures = BTreeMap<String, BTreeMap<String, SavedSums>>;
 
 /// What a model's contents were computed from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,6 +200,9 @@ pub struct CheckpointRecord {
     pub commit: CommitRecord,
     /// Rows and checksums of all relations.
     pub totals: BTreeMap<String, SavedTotals>,
+    /// Sums of the measures of all relations.
+    #[serde(default)]
+    pub measures: SavedMeasures,
     /// Fingerprint of the project's meaning when it was taken.
     pub fingerprint: String,
 }

@@ -42,6 +42,8 @@ pub struct PreparedRows {
     pub times: Vec<i64>,
     /// Records of this source that do not fit.
     pub rejects: Vec<SetAside>,
+    /// Rows of those records that could be decoded all the same, and the records' indices.
+    pub rejected: Option<(RecordBatch, Vec<u32>)>,
 }
 
 /// A chunk, decoded for all sources that read the input.
@@ -195,7 +197,7 @@ impl SourceReader {
         let (times, faults) = self.times(&rows, &records, &chunk.arrivals);
         if faults.is_empty() {
             rejects.sort_by_key(|r| r.record);
-            return PreparedRows { rows, records, times, rejects };
+            return PreparedRows { rows, records, times, rejects, rejected: None };
         }
         let mut keep = vec![true; records.len()];
         for (row, reason, message) in faults {
@@ -203,14 +205,16 @@ impl SourceReader {
             rejects.push(aside(records[row], reason, message));
         }
         rejects.sort_by_key(|r| r.record);
-        let chosen: Vec<u32> = (0..keep.len() as u32).filter(|i| keep[*i as usize]).collect();
-        let indices = UInt32Array::from(chosen.clone());
-        PreparedRows {
-            rows: take_record_batch(&rows, &indices).unwrap_or_else(|_| RecordBatch::new_empty(self.schema.clone())),
-            records: chosen.iter().map(|i| records[*i as usize]).collect(),
-            times: chosen.iter().map(|i| times[*i as usize]).collect(),
-            rejects,
-        }
+        let picked = |kept: bool| -> (RecordBatch, Vec<u32>, Vec<i64>) {
+            let chosen: Vec<u32> = (0..keep.len() as u32).filter(|i| keep[*i as usize] == kept).collect();
+            let part = |values: &[u32]| chosen.iter().map(|i| values[*i as usize]).collect();
+            let times = chosen.iter().map(|i| times[*i as usize]).collect();
+            let taken = take_record_batch(&rows, &UInt32Array::from(chosen.clone()));
+            (taken.unwrap_or_else(|_| RecordBatch::new_empty(self.schema.clone())), part(&records), times)
+        };
+        let (left, left_records, _) = picked(false);
+        let (rows, records, times) = picked(true);
+        PreparedRows { rows, records, times, rejects, rejected: Some((left, left_records)) }
     }
 
     /// Adds the enriched columns; rows whose expression fails are reported and left out.
@@ -422,11 +426,17 @@ impl PreparedChunk {
             let from = s.records.partition_point(|r| *r < start);
             let to = s.records.partition_point(|r| *r < end);
             let rejects = s.rejects.iter().filter(|r| within(&r.record)).cloned();
+            let rejected = s.rejected.as_ref().map(|(rows, records)| {
+                let from = records.partition_point(|r| *r < start);
+                let to = records.partition_point(|r| *r < end);
+                (rows.slice(from, to - from), records[from..to].iter().map(|r| r - start).collect())
+            });
             PreparedRows {
                 rows: s.rows.slice(from, to - from),
                 records: s.records[from..to].iter().map(|r| r - start).collect(),
                 times: s.times[from..to].to_vec(),
                 rejects: rejects.map(|r| SetAside { record: r.record - start, ..r }).collect(),
+                rejected,
             }
         });
         PreparedChunk {

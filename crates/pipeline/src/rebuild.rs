@@ -20,7 +20,8 @@ use weir_incremental::dataflow::StepOutput;
 use weir_incremental::{BatchLimits, Delta, Relation, batch};
 
 use crate::EpochNumber;
-use crate::contents::{Change, Contents, Totals};
+use crate::change::Change;
+use crate::contents::{Contents, Totals};
 use crate::core::{Core, PipelineError};
 use crate::frames::RecomputedAt;
 use crate::history::{History, Landing};
@@ -209,7 +210,11 @@ pub async fn rebuild(
     }
     history.land(epoch, landings).await?;
     core.set_recomputed(recomputed);
-    core.commit_marker(json!({"marker": "rebuild", "relations": rebuilt}))?;
+    let held = totals.iter().map(|(name, total)| {
+        (name.clone(), json!({"rows": total.rows, "checksum": format!("{:032x}", total.checksum)}))
+    });
+    let held: serde_json::Map<_, _> = held.collect();
+    core.commit_marker(json!({"marker": "rebuild", "relations": rebuilt, "totals": held}))?;
     core.contents().landed(epoch);
     core.adopt(dataflow, &totals)?;
     if let Some(mut pending) = core.take_checkpoint() {

@@ -147,11 +147,12 @@ struct Queued {
 
 /// Runs to the end that `mode` names; `stop` ends it cleanly.
 pub async fn run(
-    run: Run,
+    mut run: Run,
     mode: RunMode,
     control: mpsc::Receiver<Control>,
     stop: watch::Receiver<bool>,
 ) -> Result<RunSummary, PipelineError> {
+    run.core.begin_measures().await?;
     // One message of slack: what is decoded ahead waits in the readers' own bounded channels.
     let (news_sender, news) = mpsc::channel::<News>(1);
     let (checkpointed_sender, checkpointed) = mpsc::unbounded_channel();

@@ -17,6 +17,7 @@ use crate::admission::Admission;
 use crate::contents::RelationInfo;
 use crate::dedupe::Dedupe;
 use crate::keyed::KeyedTable;
+use crate::measure::MeasureSpec;
 use crate::prepare::SourceReader;
 
 /// Quarantined records, a relation like any other.
@@ -47,6 +48,8 @@ pub struct SourceSpec {
     pub deleted: Option<usize>,
     /// Columns and window (µs) of repeats.
     pub dedupe: Option<(Vec<usize>, i64)>,
+    /// Sums that the ledger keeps of its rows.
+    pub measures: Vec<MeasureSpec>,
     /// Share of quarantined records beyond which the source stops, once a thousand records were seen.
     pub quarantine_share_max: Option<f64>,
 }
@@ -61,7 +64,9 @@ impl SourceSpec {
         } else {
             Some(KeyedTable::new(self.schema.clone(), self.keys.clone(), self.version, self.deleted)?)
         };
-        Ok(Admission::new(self.name.clone(), self.schema.clone(), self.lateness_us, self.keys.clone(), dedupe, keyed))
+        let (name, schema) = (self.name.clone(), self.schema.clone());
+        let admission = Admission::new(name, schema, self.lateness_us, self.keys.clone(), dedupe, keyed);
+        Ok(if self.measures.is_empty() { admission } else { admission.measured() })
     }
 }
 
@@ -76,6 +81,8 @@ pub struct ModelSpec {
     pub hold_on_error: bool,
     /// Where it is recomputed as a whole: the shortest time from one recomputation to the next. None: it is kept by deltas.
     pub recompute_interval: Option<Duration>,
+    /// Sums that the ledger keeps of its rows.
+    pub measures: Vec<MeasureSpec>,
     /// Where it is a check.
     pub check: Option<Check>,
 }
@@ -242,6 +249,7 @@ impl PipelineSpec {
             append_only: s.keys.is_empty(),
             key: key(&s.schema, &s.keys),
             followed: followed(&s.name),
+            measures: s.measures.clone(),
         });
         let models = self.models.iter().map(|m| RelationInfo {
             name: m.plan.name.clone(),
@@ -249,6 +257,7 @@ impl PipelineSpec {
             append_only: m.plan.append_only,
             key: m.key.clone(),
             followed: followed(&m.plan.name),
+            measures: m.measures.clone(),
         });
         let system = [(QUARANTINE, quarantine_schema()), (LATE, late_schema()), (ERRORS, errors_schema())];
         let system = system.into_iter().map(|(name, schema)| RelationInfo {
@@ -257,6 +266,7 @@ impl PipelineSpec {
             append_only: false,
             key: Vec::new(),
             followed: followed(name),
+            measures: Vec::new(),
         });
         sources.chain(models).chain(system).collect()
     }

@@ -15,6 +15,8 @@ use weir_incremental::{Delta, Relation, batch};
 use crate::EpochNumber;
 use crate::contents::Snapshot;
 use crate::core::PipelineError;
+use crate::ledger::LedgerVerdict;
+use crate::measure::shown;
 use crate::recompute::run_over;
 use crate::spec::{ERRORS, ModelSpec, errors_schema};
 
@@ -31,6 +33,36 @@ pub struct Verdict {
     pub differences: Vec<Difference>,
     /// How many rows differ in all.
     pub differing: u64,
+    /// Its measures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<MeasureVerdict>,
+}
+
+/// The verdict on one measure of a relation.
+#[derive(Debug, Clone, Serialize)]
+pub struct MeasureVerdict {
+    /// The measure.
+    pub measure: String,
+    /// The first group whose sum is not that of the rows: the group, what the ledger has, what the rows come to.
+    pub difference: Option<(String, String, String)>,
+}
+
+/// Holds the running sums of a relation's measures against those of its rows. A measure that no run has counted yet is
+/// not judged.
+fn measured(
+    snapshot: &Snapshot,
+    relation: &Relation,
+    rows: &[RecordBatch],
+) -> Result<Vec<MeasureVerdict>, PipelineError> {
+    let mut verdicts = Vec::new();
+    let Some(info) = snapshot.relations().find(|info| info.name == *relation) else { return Ok(verdicts) };
+    for (measure, total) in info.measures.iter().zip(snapshot.measures(relation)) {
+        let Some(sums) = &total.sums else { continue };
+        let difference = sums.difference(&measure.of_batches(rows)?);
+        let difference = difference.map(|(group, live, batch)| (shown(&group), live, batch));
+        verdicts.push(MeasureVerdict { measure: measure.name.to_string(), difference });
+    }
+    Ok(verdicts)
 }
 
 /// A row that only one side has.
@@ -51,12 +83,15 @@ pub struct Verification {
     pub epoch: EpochNumber,
     /// One verdict a relation.
     pub relations: Vec<Verdict>,
+    /// What a replay of the ledger came to, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerVerdict>,
 }
 
 impl Verification {
     /// Whether everything is equal.
     pub fn equal(&self) -> bool {
-        self.relations.iter().all(|v| v.equal)
+        self.relations.iter().all(|v| v.equal) && self.ledger.iter().all(|ledger| ledger.misfit.is_none())
     }
 }
 
@@ -81,12 +116,16 @@ pub async fn verify(
         let live = snapshot.totals(source);
         let checksum = checksum(&held)?;
         let rows = held.iter().map(|b| b.num_rows() as i64).sum();
+        let measures = measured(snapshot, source, &held)?;
         verdicts.push(Verdict {
             relation: source.to_string(),
             rows,
-            equal: checksum == live.checksum && rows == live.rows,
+            equal: checksum == live.checksum
+                && rows == live.rows
+                && measures.iter().all(|verdict| verdict.difference.is_none()),
             differences: Vec::new(),
             differing: live.rows.abs_diff(rows),
+            measures,
         });
         tables.insert(source.clone(), table);
     }
@@ -112,7 +151,7 @@ pub async fn verify(
     }
     let verdict = compare(snapshot, &ERRORS.into(), &errors_schema(), &errors).await?;
     verdicts.push(verdict);
-    Ok(Verification { epoch: snapshot.epoch, relations: verdicts })
+    Ok(Verification { epoch: snapshot.epoch, relations: verdicts, ledger: None })
 }
 
 pub(crate) async fn collect(
@@ -142,13 +181,15 @@ async fn compare(
     // Both what the running checksum says and what a reader gets must be the batch result.
     let live = collect(snapshot.table(relation).await?, relation).await?;
     let wanted = checksum(batch_rows)?;
+    let measures = measured(snapshot, relation, batch_rows)?;
     if wanted == recorded.checksum && rows == recorded.rows && checksum(&live)? == wanted {
         return Ok(Verdict {
             relation: relation.to_string(),
             rows,
-            equal: true,
+            equal: measures.iter().all(|verdict| verdict.difference.is_none()),
             differences: Vec::new(),
             differing: 0,
+            measures,
         });
     }
     let mut parts: Vec<Delta> = Vec::new();
@@ -171,5 +212,5 @@ async fn compare(
             row,
         })
         .collect();
-    Ok(Verdict { relation: relation.to_string(), rows, equal: false, differences, differing })
+    Ok(Verdict { relation: relation.to_string(), rows, equal: false, differences, differing, measures })
 }

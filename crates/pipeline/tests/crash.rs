@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,14 +21,16 @@ use weir_incremental::planner::{Planner, RelationTraits};
 use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
 use weir_pipeline::contents::{EPOCH, WEIGHT};
-use weir_pipeline::core::{Core, EpochInput, EpochPart, PipelineError};
+use weir_pipeline::core::{Core, EpochInput, EpochPart, PipelineError, ReplayPart};
 use weir_pipeline::history::{History, HistoryError, Landing};
 use weir_pipeline::input::{Chunk, Cursor};
+use weir_pipeline::ledger::replay;
+use weir_pipeline::measure::MeasureSpec;
 use weir_pipeline::prepare::{SourceReader, SourceReaderSpec, prepare_chunk};
 use weir_pipeline::recompute::{Recomputed, recompute};
-use weir_pipeline::spec::{LoopSettings, ModelSpec, PipelineSpec, QUARANTINE, SourceSpec};
+use weir_pipeline::spec::{LoopSettings, ModelSpec, PipelineSpec, QUARANTINE, SourceSpec, quarantine_schema};
 use weir_pipeline::verify::verify;
-use weir_project::{Check, CheckSeverity};
+use weir_project::{Check, CheckSeverity, Measure};
 use weir_schemas::{Column, Contract, Origin, Records, UnknownFields};
 
 /// Histories in memory that survive crashes, as a lake does.
@@ -132,6 +134,7 @@ fn source(name: &str, columns: Vec<Column>, keys: Vec<usize>, deleted: Option<us
         version: None,
         deleted,
         dedupe: None,
+        measures: Vec::new(),
         quarantine_share_max: None,
     }
 }
@@ -141,6 +144,31 @@ const TOLERANCE: u64 = 2;
 const CLICKS: &str = "clicks";
 const OFFERS: &str = "offers";
 const ROLLUP: &str = "rollup";
+
+/// Sums that the ledger keeps, by relation.
+const MEASURES: [(&str, &str); 5] = [
+    (CLICKS, "id by offer"),
+    (OFFERS, "price by offer"),
+    ("priced", "price by offer"),
+    ("revenue", "total"),
+    (ROLLUP, "total"),
+];
+
+/// The same pipeline with its measures declared.
+fn measured(spec: &PipelineSpec) -> Arc<PipelineSpec> {
+    let mut spec = spec.clone();
+    for (relation, text) in MEASURES {
+        let measure = Measure::parse(text).unwrap();
+        let of = |schema: &SchemaRef| vec![MeasureSpec::new(&measure, schema).unwrap()];
+        for source in spec.sources.iter_mut().filter(|source| source.name.as_ref() == relation) {
+            source.measures = of(&source.schema);
+        }
+        for model in spec.models.iter_mut().filter(|model| model.plan.name.as_ref() == relation) {
+            model.measures = of(&model.plan.schema);
+        }
+    }
+    Arc::new(spec)
+}
 
 /// Either all state stays in memory, or all that may leaves it at once.
 fn spec(state_bytes_max: usize) -> Arc<PipelineSpec> {
@@ -187,16 +215,37 @@ fn spec(state_bytes_max: usize) -> Arc<PipelineSpec> {
             plan.schema.clone(),
             RelationTraits { append_only: plan.append_only, key: key.clone() },
         );
-        models.push(ModelSpec { plan, key, hold_on_error: false, recompute_interval: None, check: None });
+        models.push(ModelSpec {
+            plan,
+            key,
+            hold_on_error: false,
+            recompute_interval: None,
+            measures: Vec::new(),
+            check: None,
+        });
     }
     // Recomputed as a whole, with a model downstream that is kept by deltas.
     let sql = "SELECT offer, count(*) AS n, sum(price) AS total FROM priced GROUP BY ROLLUP (offer)";
     let plan = planner.plan_whole(ROLLUP, sql).unwrap();
     planner.add_relation(ROLLUP.into(), plan.schema.clone(), RelationTraits::default());
     let interval = Some(std::time::Duration::ZERO);
-    models.push(ModelSpec { plan, key: Vec::new(), hold_on_error: false, recompute_interval: interval, check: None });
+    models.push(ModelSpec {
+        plan,
+        key: Vec::new(),
+        hold_on_error: false,
+        recompute_interval: interval,
+        measures: Vec::new(),
+        check: None,
+    });
     let plan = planner.plan("busy", "SELECT n, count(*) AS offers FROM rollup WHERE n > 2 GROUP BY n").unwrap();
-    models.push(ModelSpec { plan, key: vec!["n".into()], hold_on_error: false, recompute_interval: None, check: None });
+    models.push(ModelSpec {
+        plan,
+        key: vec!["n".into()],
+        hold_on_error: false,
+        recompute_interval: None,
+        measures: Vec::new(),
+        check: None,
+    });
     let plan = planner.plan(UNPRICED, "SELECT id FROM priced WHERE price IS NULL").unwrap();
     let check = Check {
         severity: CheckSeverity::Block,
@@ -210,6 +259,7 @@ fn spec(state_bytes_max: usize) -> Arc<PipelineSpec> {
         key: Vec::new(),
         hold_on_error: false,
         recompute_interval: None,
+        measures: Vec::new(),
         check: Some(check),
     });
     Arc::new(PipelineSpec {
@@ -267,6 +317,7 @@ async fn work(
     environment.storage.create_dir_all(folder).map_err(failed)?;
     let store = CheckpointStore::open(environment, &folder.join("checkpoints"))?;
     let mut core = Core::open(environment, spec.clone(), history.clone(), &store)?;
+    core.begin_measures().await?;
     let readers: Vec<_> = spec.sources.iter().map(|s| s.reader.clone()).collect();
     loop {
         let at: usize = core.last().inputs.get("site").map_or(0, |p| p.cursor.0.parse().unwrap());
@@ -317,6 +368,8 @@ async fn check(core: &Core, spec: &PipelineSpec, lines: &[String], seed: u64) {
     let verification = verify(&snapshot, &sources, &spec.models, BatchLimits::default(), &|_| {}).await.unwrap();
     assert!(verification.equal(), "seed {seed}: {verification:#?}");
     core.ledger().lock().verify().unwrap();
+    let replayed = replay(core.ledger().lock().entries(0), core.epoch(), &core.contents().totals()).unwrap();
+    assert_eq!(replayed.misfit, None, "seed {seed}");
 
     // A violation is open while there are rows, and the ledger has its life.
     let unpriced: usize = rows(core, UNPRICED).await.iter().map(RecordBatch::num_rows).sum();
@@ -327,7 +380,7 @@ async fn check(core: &Core, spec: &PipelineSpec, lines: &[String], seed: u64) {
         let entry: serde_json::Value = serde_json::from_slice(&entry.unwrap().payload).unwrap();
         assert_eq!(entry["epoch"], last + 1, "seed {seed}: the ledger lacks an epoch");
         last += 1;
-        match entry["checks"][UNPRICED].as_str() {
+        match entry["checks"][UNPRICED]["event"].as_str() {
             Some("opened") if !told => told = true,
             Some("closed") if told => told = false,
             None => {}
@@ -382,7 +435,8 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 fn crashes_at_any_storage_operation_lose_nothing_and_double_nothing() {
     let specs = [usize::MAX, 0].map(spec);
     for seed in 0..60 {
-        let spec = specs[seed as usize % 2].clone();
+        let plain = specs[seed as usize % 2].clone();
+        let spec = measured(&plain);
         let mut random = StdRng::seed_from_u64(seed);
         let lines: Vec<String> = (0..400).map(|id| line(&mut random, id)).collect();
         let (mut environment, simulator) = Environment::simulated(seed);
@@ -394,7 +448,10 @@ fn crashes_at_any_storage_operation_lose_nothing_and_double_nothing() {
             } else {
                 simulator.clear_faults();
             }
-            match block_on(work(&environment, &spec, &history, &lines, &mut random)) {
+            // Measures come and go, and are right whenever they are there.
+            let spec = if crashes < 12 && random.random_bool(0.3) { &plain } else { &spec };
+            match block_on(work(&environment, spec, &history, &lines, &mut random)) {
+                Ok(_) if Arc::ptr_eq(spec, &plain) => {}
                 Ok(core) if !simulator.is_down() => break core,
                 Ok(_) => {}
                 Err(error) => assert!(simulator.is_down(), "seed {seed}: {error}"),
@@ -409,7 +466,7 @@ fn crashes_at_any_storage_operation_lose_nothing_and_double_nothing() {
 
 #[test]
 fn every_cut_of_the_same_input_gives_the_same_contents_and_checksums() {
-    let specs = [usize::MAX, 0].map(spec);
+    let specs = [usize::MAX, 0].map(|bytes| measured(&spec(bytes)));
     let mut random = StdRng::seed_from_u64(7);
     let lines: Vec<String> = (0..500).map(|id| line(&mut random, id)).collect();
     let mut totals = None;
@@ -429,6 +486,110 @@ fn every_cut_of_the_same_input_gives_the_same_contents_and_checksums() {
         let mut found = core.contents().totals();
         // Quarantined records carry the number of their epoch, which is a matter of the cut.
         found.remove(QUARANTINE);
+        let found = (found, core.contents().save_measures());
         assert_eq!(totals.get_or_insert_with(|| found.clone()), &found, "cut {seed}");
+        check_sums_in_ledger(&core, &lines, seed);
     }
+}
+
+/// Ledger entries are one chain of sums from nothing to what is there, for which the input lines alone are asked.
+fn check_sums_in_ledger(core: &Core, lines: &[String], seed: u64) {
+    let number = |value: &serde_json::Value| value.as_str().unwrap().parse::<i64>().unwrap();
+    let mut totals: BTreeMap<(String, String), i64> = BTreeMap::new();
+    let mut read: BTreeMap<String, i64> = BTreeMap::new();
+    for entry in core.ledger().lock().entries(0) {
+        let entry: serde_json::Value = serde_json::from_slice(&entry.unwrap().payload).unwrap();
+        for (relation, told) in entry["relations"].as_object().unwrap() {
+            for group in
+                told["measures"].as_object().into_iter().flat_map(|m| m.values()).flat_map(|m| m.as_array()).flatten()
+            {
+                let total = totals.entry((relation.clone(), group["group"].to_string())).or_default();
+                *total += number(&group["in"]) - number(&group["out"]);
+                assert_eq!(*total, number(&group["total"]), "cut {seed}: {relation} in {entry}");
+            }
+        }
+        for group in entry["sources"][CLICKS]["measures"]["id by offer"].as_array().into_iter().flatten() {
+            assert_eq!(group["read"], group["admitted"], "cut {seed}: nothing of a click is set aside");
+            *read.entry(group["group"].to_string()).or_default() += number(&group["read"]);
+        }
+    }
+    let mut clicks: BTreeMap<String, i64> = BTreeMap::new();
+    let mut prices: BTreeMap<String, i64> = BTreeMap::new();
+    for value in lines.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        let group = || serde_json::json!([value["offer"].to_string()]).to_string();
+        match value["kind"].as_str() {
+            Some("click") => *clicks.entry(group()).or_default() += value["id"].as_i64().unwrap(),
+            Some("offer") if value["gone"] == true => drop(prices.remove(&group())),
+            Some("offer") => drop(prices.insert(group(), value["price"].as_i64().unwrap())),
+            _ => {}
+        }
+    }
+    assert_eq!(read, clicks, "cut {seed}");
+    let of = |relation: &str| -> BTreeMap<String, i64> {
+        let own = totals.iter().filter(|((of, _), total)| of == relation && **total != 0);
+        own.map(|((_, group), total)| (group.clone(), *total)).collect()
+    };
+    assert_eq!(of(CLICKS), clicks, "cut {seed}");
+    assert_eq!(of(OFFERS), prices, "cut {seed}");
+}
+
+/// A core with some epochs in it, and the readers of its sources.
+fn filled(seed: u64) -> (Core, Vec<Arc<SourceReader>>) {
+    let spec = measured(&spec(usize::MAX));
+    let mut random = StdRng::seed_from_u64(seed);
+    let lines: Vec<String> = (0..60).map(|id| line(&mut random, id)).collect();
+    let (environment, _simulator) = Environment::simulated(seed);
+    let core = block_on(work(&environment, &spec, &Arc::default(), &lines, &mut random)).unwrap();
+    let readers = spec.sources.iter().map(|source| source.reader.clone()).collect();
+    (core, readers)
+}
+
+#[test]
+fn an_epoch_that_does_not_add_up_is_not_committed_and_says_why() {
+    let lines: Vec<String> = (0..3).map(|id| format!(r#"{{"kind": "click", "id": {id}, "offer": 1}}"#)).collect();
+    let refused = |what: &str, core: &mut Core, input: EpochInput, words: &[&str]| {
+        let (before, totals) = (core.epoch(), core.contents().totals());
+        let error = core.prepare_epoch(input).unwrap_err().to_string();
+        let start = format!("epoch {} does not add up and was not committed: ", before + 1);
+        assert!(error.starts_with(&start) && words.iter().all(|word| error.contains(word)), "{what}: {error}");
+        assert_eq!((core.epoch(), core.contents().totals()), (before, totals), "{what}");
+        assert_eq!(core.ledger().lock().last_epoch(), Some(before), "{what}");
+    };
+
+    // A record that gets lost between reading and admission.
+    let (mut core, readers) = filled(1);
+    let mut lossy = prepare_chunk(&readers, chunk(&lines, 0, 3));
+    lossy.sources[0].records.pop();
+    lossy.sources[0].rows = lossy.sources[0].rows.slice(0, 2);
+    let part = |chunk| EpochPart { input: "site".into(), chunks: vec![chunk], cursor: Cursor("63".into()), skip: 0 };
+    let input = EpochInput { parts: vec![part(lossy)], ..EpochInput::default() };
+    refused("a lost record", &mut core, input, &["input `site`", "3 records are not 2 claimed + 0 unrouted"]);
+
+    // One that somebody claims and that is counted as nobody's as well.
+    let (mut core, readers) = filled(2);
+    let mut doubled = prepare_chunk(&readers, chunk(&lines, 0, 3));
+    doubled.unrouted.push(1);
+    let input = EpochInput { parts: vec![part(doubled)], ..EpochInput::default() };
+    refused("a record twice", &mut core, input, &["input `site`", "1 are both"]);
+
+    // Records that leave the quarantine and were not in it.
+    let leaving = |core: &Core, times: i64, first_only: bool| {
+        let held = block_on(rows(core, QUARANTINE));
+        let all = arrow::compute::concat_batches(&held[0].schema(), &held).unwrap();
+        let indices = (0..all.num_rows() as u32).map(|row| if first_only { 0 } else { row });
+        let picked = arrow::compute::take_record_batch(&all, &UInt32Array::from_iter_values(indices)).unwrap();
+        assert!(picked.num_rows() > 1, "there is something to take");
+        let picked = RecordBatch::try_new(quarantine_schema(), picked.columns().to_vec()).unwrap();
+        let weights = Int64Array::from_value(times, picked.num_rows());
+        let removed = vec![(QUARANTINE.into(), Delta::new(picked, weights))];
+        let replay = Some(ReplayPart { source: 0, chunks: Vec::new(), removed, check_lateness: true });
+        EpochInput { replay, ..EpochInput::default() }
+    };
+    let (mut core, ..) = filled(3);
+    let twice = leaving(&core, -2, false);
+    refused("rows taken twice", &mut core, twice, &["relation `weir.quarantine`", "are less than none"]);
+    // As many rows as there are, but others.
+    let (mut core, ..) = filled(3);
+    let others = leaving(&core, -1, true);
+    refused("other rows taken", &mut core, others, &["relation `weir.quarantine`", "other rows went than there were"]);
 }

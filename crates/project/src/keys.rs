@@ -278,6 +278,15 @@ const CHECKS: Key = key(
                      `sum a equals relation.b`. Each is a check of severity `error`.",
 );
 
+/// Sums beside a source or model.
+const MEASURE: Key = key(
+    "measure",
+    Kind::TextList,
+    None,
+    "Sums that the ledger keeps of its rows, epoch by epoch and exactly: `amount`, or `amount by currency` for one a \
+     group. For columns of few groups; they stay in the ledger.",
+);
+
 /// `sources/*.toml`.
 pub static SOURCE: FileKeys = FileKeys {
     file: "sources/*.toml",
@@ -370,6 +379,7 @@ pub static SOURCE: FileKeys = FileKeys {
                     "Stops the source beyond this share of broken records. Default: never.",
                 ),
                 CHECKS,
+                MEASURE,
                 key("columns", Kind::Table, None, "The contract: `name = \"SQL type\"`, or a table as below."),
                 key(
                     "enrich",
@@ -465,6 +475,7 @@ pub static MODEL: FileKeys = FileKeys {
                 "What sinks do while rows of the model fail: hold the last good epoch, or go on without those rows.",
             ),
             CHECKS,
+            MEASURE,
             key("description", Kind::Text, None, "For people."),
             key("owner", Kind::Text, None, "For people."),
             key("tags", Kind::TextList, None, "For people."),
@@ -484,6 +495,7 @@ pub static MODEL_NOTES: FileKeys = FileKeys {
                 key("description", Kind::Text, None, "What a row is."),
                 key("owner", Kind::Text, None, "Who to ask."),
                 key("tags", Kind::TextList, None, "Words to find it by."),
+                MEASURE,
                 key("columns", Kind::Table, None, "Columns: `name = \"description\"`, or a table as below."),
             ],
         },

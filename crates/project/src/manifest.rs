@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use weir_incremental::Relation;
 
-use crate::{Model, OnError, Project, Refresh, Sink, SinkKind, Source, SourceKind};
+use crate::{Measure, Model, OnError, Project, Refresh, Sink, SinkKind, Source, SourceKind};
 
 /// The meaning of a project, without its texts and comments.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -234,8 +234,18 @@ fn differences(before: &ManifestEntry, after: &ManifestEntry, old: &Manifest, ne
 }
 
 /// Facts that change nothing of what rows mean: they are told, and are not part of the version.
-const HARMLESS: &[&str] =
-    &["retain", "settle", "quarantine_max", "on_error", "refresh_interval", "severity", "tolerance", "grace", "holds"];
+const HARMLESS: &[&str] = &[
+    "retain",
+    "settle",
+    "quarantine_max",
+    "on_error",
+    "refresh_interval",
+    "severity",
+    "tolerance",
+    "grace",
+    "holds",
+    "measure",
+];
 
 fn entry(
     what: What,
@@ -317,6 +327,7 @@ fn source_entry(source: &Source) -> ManifestEntry {
         fact("dedupe", Some(format!("{} within {}", dedupe.by.join(", "), shown(dedupe.within))));
     }
     fact("quarantine_max", source.quarantine_max.map(|share| format!("{}%", share * 100.0)));
+    fact("measure", shown_measures(&source.measures));
     entry(What::Source, &source.name, facts, columns(&source.schema), Vec::new())
 }
 
@@ -331,6 +342,9 @@ fn model_entry(model: &Model, inputs: Vec<(String, String)>) -> ManifestEntry {
     }
     if model.on_error == OnError::Hold {
         facts.insert("on_error".into(), "hold".into());
+    }
+    if let Some(measures) = shown_measures(&model.measures) {
+        facts.insert("measure".into(), measures);
     }
     if let Some(check) = &model.check {
         facts.insert("severity".into(), check.severity.name().into());
@@ -369,6 +383,11 @@ fn sink_entry(sink: &Sink, inputs: Vec<(String, String)>) -> ManifestEntry {
 
 fn columns(schema: &SchemaRef) -> Vec<(String, String)> {
     schema.fields().iter().map(|field| (field.name().clone(), weir_schemas::sql_type_name(field.data_type()))).collect()
+}
+
+fn shown_measures(measures: &[Measure]) -> Option<String> {
+    let shown: Vec<String> = measures.iter().map(ToString::to_string).collect();
+    (!shown.is_empty()).then(|| shown.join("; "))
 }
 
 /// A duration in the largest unit that it is a whole number of.

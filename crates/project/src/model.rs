@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use weir_incremental::{ModelPlan, Relation};
 
 use crate::check::Check;
+use crate::measure::Measure;
 use crate::source::Notes;
 
 /// One model, planned.
@@ -30,6 +31,8 @@ pub struct Model {
     pub schema: SchemaRef,
     /// The relations in its FROM, each once.
     pub reads: Vec<Relation>,
+    /// Sums that the ledger keeps of its rows.
+    pub measures: Vec<Measure>,
     /// Where it is a check.
     pub check: Option<Check>,
     /// For people.

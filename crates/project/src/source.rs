@@ -8,6 +8,8 @@ use arrow::datatypes::SchemaRef;
 use weir_incremental::Relation;
 use weir_schemas::{Contract, FormatRef};
 
+use crate::measure::Measure;
+
 /// One source: a relation fed from outside.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -47,6 +49,8 @@ pub struct Source {
     pub dedupe: Option<Dedupe>,
     /// Share of broken records beyond which the source stops, 0 to 1; None: never.
     pub quarantine_max: Option<f64>,
+    /// Sums that the ledger keeps of its rows.
+    pub measures: Vec<Measure>,
     /// Columns computed once as a row comes in: name and SQL over the contract's columns and the enriched ones before.
     pub enrich: Vec<(String, String)>,
     /// The relation's columns: the contract's, `_extra` (Utf8) where unknown fields are kept, the enriched ones.

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod host;
+mod ledger_tables;
 mod offline;
 mod operators;
 mod output;

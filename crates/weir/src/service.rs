@@ -19,18 +19,19 @@ use weir_incremental::Relation;
 use weir_incremental::UnboundedState;
 use weir_incremental::batch::BatchLimits;
 use weir_incremental::planner::Planner;
-use weir_journal::Hash;
 use weir_pipeline::check::{CheckState, Waiver};
 use weir_pipeline::contents::{Contents, Snapshot};
 use weir_pipeline::core::SharedLedger;
 use weir_pipeline::keyed::SharedIndex;
+use weir_pipeline::ledger;
+use weir_pipeline::measure::shown;
 use weir_pipeline::replay::prepare_replay;
 use weir_pipeline::runtime::{Control as LoopControl, Progress};
 use weir_pipeline::spec::{ModelSpec, PipelineSpec};
 use weir_pipeline::verify::{Verification, verify};
 use weir_server::{Backend, Control, Failure, FailureKind, KeyColumn, Lookup, Place, QueryAnswer, QueryLimits};
 
-use crate::operators;
+use crate::{ledger_tables, operators};
 
 /// A pipeline as seen from outside, running or only recovered.
 pub struct Service {
@@ -42,6 +43,8 @@ pub struct Service {
     control: Option<mpsc::Sender<LoopControl>>,
     stop: Option<watch::Sender<bool>>,
     started: std::time::Instant,
+    /// Held by whoever sends records through again: what it takes out of the quarantine is there until it is done.
+    replaying: tokio::sync::Mutex<()>,
 }
 
 /// What a [`Service`] is made of.
@@ -63,10 +66,20 @@ pub struct ServiceParts {
 }
 
 /// Relations of Weir's own that are made when they are asked for.
-const SYSTEM_TABLES: [&str; 7] =
-    ["weir.sources", "weir.models", "weir.checks", "weir.epochs", "weir.ledger", "weir.sinks", "weir.operators"];
+const SYSTEM_TABLES: [&str; 10] = [
+    "weir.sources",
+    "weir.models",
+    "weir.measures",
+    "weir.checks",
+    "weir.violations",
+    "weir.epochs",
+    "weir.ledger",
+    "weir.ledger_measures",
+    "weir.sinks",
+    "weir.operators",
+];
 
-fn internal(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn internal(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Internal, error.to_string())
 }
 
@@ -82,6 +95,7 @@ impl Service {
             control: parts.control,
             stop: parts.stop,
             started: std::time::Instant::now(),
+            replaying: tokio::sync::Mutex::default(),
         }
     }
 
@@ -110,8 +124,11 @@ impl Service {
                 "weir.sources" => self.sources_table(snapshot)?,
                 "weir.models" => self.models_table(snapshot)?,
                 "weir.checks" => self.checks_table(snapshot)?,
-                "weir.epochs" => epochs_table(&self.ledger_entries()?)?,
-                "weir.ledger" => ledger_table(&self.ledger_entries()?)?,
+                "weir.epochs" => ledger_tables::epochs(&self.ledger_entries()?)?,
+                "weir.ledger" => ledger_tables::relations(&self.ledger_entries()?)?,
+                "weir.ledger_measures" => ledger_tables::measures(&self.ledger_entries()?)?,
+                "weir.violations" => ledger_tables::violations(&self.ledger_entries()?)?,
+                "weir.measures" => self.measures_table(snapshot)?,
                 "weir.sinks" => self.sinks_table()?,
                 "weir.operators" => self.operators_table()?,
                 _ => match snapshot.table(name).await {
@@ -165,6 +182,28 @@ impl Service {
         ])
     }
 
+    fn measures_table(&self, snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>, Failure> {
+        let mut rows: Vec<(String, String, Option<String>, Option<String>)> = Vec::new();
+        for relation in self.spec.sources.iter().map(|s| &s.name).chain(self.spec.models.iter().map(|m| &m.plan.name)) {
+            for total in snapshot.measures(relation) {
+                let row = |group, sum| (relation.to_string(), total.name.to_string(), group, sum);
+                match &total.sums {
+                    None => rows.push(row(None, None)),
+                    Some(sums) => {
+                        rows.extend(sums.groups().map(|(group, sum)| row(Some(shown(group)), Some(sum.to_string()))));
+                    }
+                }
+            }
+        }
+        memory_table(vec![
+            ("relation", strings(rows.iter().map(|r| r.0.clone()))),
+            ("measure", strings(rows.iter().map(|r| r.1.clone()))),
+            ("group_key", Arc::new(rows.iter().map(|r| r.2.clone()).collect::<StringArray>())),
+            ("total", Arc::new(rows.iter().map(|r| r.3.clone()).collect::<StringArray>())),
+            ("epoch", Arc::new(Int64Array::from_value(snapshot.epoch as i64, rows.len()))),
+        ])
+    }
+
     fn checks_table(&self, snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>, Failure> {
         let checks: Vec<_> = self.spec.checks().map(|(name, check)| (name, check, snapshot.check(name))).collect();
         let since = |state: &CheckState| state.opened.or(state.exceeded);
@@ -203,36 +242,18 @@ impl Service {
         memory_table(operators::columns(&told, seconds, &unbounded))
     }
 
-    /// Computes the ledger's chain again; the first entry that does not fit is an error.
-    fn verify_ledger(&self) -> Result<u64, Failure> {
-        let stored = self.ledger.lock().entries(0);
-        let mut head = Hash::default();
-        let mut last: Option<u64> = None;
-        let mut count = 0;
-        for entry in stored {
-            let entry = entry.map_err(internal)?;
-            if head.next(entry.epoch, &entry.payload) != entry.hash {
-                let message = format!("the ledger's entry of epoch {} does not fit the one before", entry.epoch);
-                return Err(Failure::new(FailureKind::Internal, message));
-            }
-            if last.is_some_and(|last| entry.epoch != last + 1) {
-                let message = format!("the ledger lacks the epochs before {}", entry.epoch);
-                return Err(Failure::new(FailureKind::Internal, message));
-            }
-            last = Some(entry.epoch);
-            head = entry.hash;
-            count += 1;
-        }
-        Ok(count)
-    }
-
     /// Verifies all models at the present epoch.
     pub async fn verify_all(&self, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<Verification, Failure> {
         let snapshot = self.contents.pin();
         let sources: Vec<Relation> = self.spec.sources.iter().map(|s| s.name.clone()).collect();
-        self.verify_ledger()?;
+        // The lock is held for as long as it takes to name the files.
+        let entries = self.ledger.lock().entries(0);
+        let (epoch, held) = (snapshot.epoch, snapshot.all_totals());
+        let replayed = tokio::task::spawn_blocking(move || ledger::replay(entries, epoch, &held)).await;
+        let replayed = replayed.map_err(internal)?.map_err(internal)?;
         let limits = BatchLimits { threads: Workers::of_the_machine().threads(), ..BatchLimits::default() };
-        verify(&snapshot, &sources, &self.spec.models, limits, progress).await.map_err(internal)
+        let verified = verify(&snapshot, &sources, &self.spec.models, limits, progress).await.map_err(internal)?;
+        Ok(Verification { ledger: Some(replayed), ..verified })
     }
 }
 
@@ -246,80 +267,15 @@ fn standing(state: &CheckState) -> &'static str {
     }
 }
 
-fn strings(values: impl Iterator<Item = String>) -> ArrayRef {
+pub(crate) fn strings(values: impl Iterator<Item = String>) -> ArrayRef {
     Arc::new(values.map(Some).collect::<StringArray>())
 }
 
-fn memory_table(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>, Failure> {
+pub(crate) fn memory_table(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>, Failure> {
     let fields: Vec<Field> = columns.iter().map(|(n, c)| Field::new(*n, c.data_type().clone(), true)).collect();
     let schema = Arc::new(Schema::new(fields));
     let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|c| c.1).collect()).map_err(internal)?;
     Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]]).map_err(internal)?))
-}
-
-fn epochs_table(entries: &[serde_json::Value]) -> Result<Arc<dyn TableProvider>, Failure> {
-    let sum = |entry: &serde_json::Value, part: &str, field: &str| -> i64 {
-        let values = entry[part].as_object().into_iter().flat_map(|o| o.values());
-        values.filter_map(|v| v[field].as_i64()).sum()
-    };
-    let clocks = entries.iter().map(|e| e["clock"].as_i64()).collect::<TimestampMicrosecondArray>();
-    let column = |part: &'static str, field: &'static str| -> ArrayRef {
-        Arc::new(entries.iter().map(|e| sum(e, part, field)).collect::<Int64Array>())
-    };
-    memory_table(vec![
-        ("epoch", Arc::new(entries.iter().map(|e| e["epoch"].as_i64()).collect::<Int64Array>())),
-        ("clock", Arc::new(clocks)),
-        ("records", column("inputs", "records")),
-        ("unrouted", column("inputs", "unrouted")),
-        ("bytes", column("inputs", "bytes")),
-        ("admitted", column("sources", "admitted")),
-        ("quarantined", column("sources", "quarantined")),
-        ("inserted", column("relations", "inserted")),
-        ("deleted", column("relations", "deleted")),
-        ("hash", strings(entries.iter().map(|e| e["hash"].as_str().unwrap_or_default().to_owned()))),
-    ])
-}
-
-/// One row for each relation and source of each entry.
-fn ledger_table(entries: &[serde_json::Value]) -> Result<Arc<dyn TableProvider>, Failure> {
-    let mut rows: Vec<(i64, String, &serde_json::Value, &serde_json::Value, String)> = Vec::new();
-    let null = &serde_json::Value::Null;
-    for entry in entries {
-        let epoch = entry["epoch"].as_i64().unwrap_or_default();
-        let hash = entry["hash"].as_str().unwrap_or_default().to_owned();
-        let mut names: Vec<&String> = Vec::new();
-        for part in ["sources", "relations"] {
-            names.extend(entry[part].as_object().into_iter().flat_map(|o| o.keys()));
-        }
-        names.sort();
-        names.dedup();
-        for name in names {
-            let pick = |part: &str| entry[part].get(name).unwrap_or(null);
-            rows.push((epoch, name.clone(), pick("sources"), pick("relations"), hash.clone()));
-        }
-    }
-    let number = |from_source: bool, field: &'static str| -> ArrayRef {
-        let of = |r: &(i64, String, &serde_json::Value, &serde_json::Value, String)| {
-            (if from_source { r.2 } else { r.3 })[field].as_i64()
-        };
-        Arc::new(rows.iter().map(of).collect::<Int64Array>())
-    };
-    memory_table(vec![
-        ("epoch", Arc::new(rows.iter().map(|r| r.0).collect::<Int64Array>())),
-        ("relation", strings(rows.iter().map(|r| r.1.clone()))),
-        ("records", number(true, "records")),
-        ("framed", number(true, "rows")),
-        ("quarantined", number(true, "quarantined")),
-        ("admitted", number(true, "admitted")),
-        ("late", number(true, "late")),
-        ("duplicate", number(true, "duplicate")),
-        ("superseded", number(true, "superseded")),
-        ("inserted", number(false, "inserted")),
-        ("deleted", number(false, "deleted")),
-        ("rows", number(false, "rows")),
-        ("checksum", Arc::new(rows.iter().map(|r| r.3["checksum"].as_str()).collect::<StringArray>())),
-        ("hash", strings(rows.iter().map(|r| r.4.clone()))),
-    ])
 }
 
 #[async_trait]
@@ -444,6 +400,7 @@ impl Backend for Service {
                 let Some(index) = index else {
                     return Err(Failure::new(FailureKind::NotFound, format!("there is no source `{source}`")));
                 };
+                let _alone = self.replaying.lock().await;
                 let snapshot = self.contents.pin();
                 let reader = &self.spec.sources[index].reader;
                 let Some(part) = prepare_replay(&snapshot, index, reader, late).await.map_err(internal)? else {

@@ -129,7 +129,7 @@ pub async fn open_sinks(host: &Host) -> anyhow::Result<Vec<FeedSpec>> {
                 .spec
                 .checks()
                 .filter(|(_, check)| check.holds(&sink.name))
-                .map(|(name, _)| name.clone())
+                .map(|(name, check)| (name.clone(), check.clone()))
                 .collect(),
             sink: destination,
         });

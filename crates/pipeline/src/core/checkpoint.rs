@@ -126,6 +126,7 @@ impl Core {
             version: FRAMES_VERSION,
             commit: self.last.clone(),
             totals,
+            measures: self.contents.save_measures(),
             fingerprint: self.spec.fingerprint.clone(),
         };
         Some(PendingCheckpoint { epoch: self.epoch, record, changes })

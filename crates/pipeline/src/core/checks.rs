@@ -4,20 +4,27 @@ use serde_json::json;
 use weir_incremental::Relation;
 
 use super::{Core, EpochReport, PipelineError};
-use crate::check::{CheckState, Moment, Waiver};
-use crate::contents::Change;
+use crate::change::Change;
+use crate::check::{CheckState, EventKind, Moment, Waiver};
 use crate::frames::CommitRecord;
 
 impl Core {
     /// Opens and closes violations by the rows that checks have after these changes.
     pub(super) fn judge_checks(&self, now: Moment, changes: &[Change], record: &mut CommitRecord) {
         let mut told = serde_json::Map::new();
-        record.checks.retain(|name, _| self.spec.checks().any(|(check, _)| check.as_ref() == name));
+        record.checks.retain(|name, state| {
+            let is_there = self.spec.checks().any(|(check, _)| check.as_ref() == name);
+            if !is_there && state.opened.is_some() {
+                told.insert(name.clone(), json!({"event": EventKind::Closed.name(), "removed": true}));
+            }
+            is_there
+        });
         for (name, check) in self.spec.checks() {
             let change: i64 = changes.iter().filter(|c| c.relation == *name).map(|c| c.rows).sum();
             let mut state = record.checks.remove(name.as_ref()).unwrap_or_default();
-            if let Some(transition) = state.judge(check, self.contents.rows(name) + change, now) {
-                told.insert(name.to_string(), json!(transition.name()));
+            let rows = self.contents.rows(name) + change;
+            if let Some(event) = state.judge(check, rows, now) {
+                told.insert(name.to_string(), json!({"event": event.name(), "rows": rows}));
             }
             if state != CheckState::default() {
                 record.checks.insert(name.to_string(), state);
@@ -45,7 +52,7 @@ impl Core {
         let clock = self.environment.clock.now().max(self.last.clock);
         let waived = Some(Waiver { at: Moment { epoch, clock }, by: by.to_owned(), why: why.to_owned() });
         let state = CheckState { waived, ..state.clone() };
-        let note = json!({"check": check, "waived_by": by, "why": why});
+        let note = json!({"check": check, "waived_by": by, "why": why, "rows": self.contents.rows(check)});
         let before = self.last.checks.insert(check.to_owned(), state);
         match self.commit_marker(note) {
             Ok(()) => Ok(Some(EpochReport { epoch, rows: 0 })),

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
 use weir_incremental::Relation;
 
 use super::batches::weighted;
 use super::{Core, PipelineError};
 use crate::EpochNumber;
-use crate::contents::Change;
+use crate::change::Change;
 use crate::frames::{self, CommitRecord, FRAME_ADMITTED, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION};
 
 impl Core {
@@ -92,8 +93,28 @@ impl Core {
                 return Err(PipelineError::Mismatch { epoch, relation: name.clone() });
             }
         }
+        // Sums that the epoch did not have, or that are not kept any more, say nothing against it.
+        for (name, count) in Self::count_changes(changes) {
+            let told = &record.ledger["relations"][name.as_ref()]["measures"];
+            for (measure, entry) in self.measures_entry(&name, &count) {
+                if told.get(&measure).is_some_and(|told| !same_sums(told, &entry)) {
+                    return Err(PipelineError::Mismatch { epoch, relation: format!("{name}: {measure}") });
+                }
+            }
+        }
         Ok(())
     }
+}
+
+/// Whether two entries of a measure tell the same: totals count where both know them.
+fn same_sums(told: &Value, found: &Value) -> bool {
+    let groups = |entry: &Value| entry.as_array().map(Vec::len);
+    let pairs = told.as_array().into_iter().flatten().zip(found.as_array().into_iter().flatten());
+    let same = |(told, found): (&Value, &Value)| {
+        let both = |part: &str| told.get(part).zip(found.get(part)).is_none_or(|(told, found)| told == found);
+        ["group", "in", "out", "total"].into_iter().all(both)
+    };
+    groups(told) == groups(found) && pairs.into_iter().all(same)
 }
 
 fn commit_record(epoch: EpochNumber, payload: &[u8]) -> Result<CommitRecord, PipelineError> {

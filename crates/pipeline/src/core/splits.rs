@@ -4,7 +4,7 @@ use weir_project::Split;
 
 use super::PipelineError;
 use crate::EpochNumber;
-use crate::contents::Change;
+use crate::change::Change;
 
 /// Refuses an epoch after which a split has more or fewer rows than its outputs together.
 pub(super) fn check(epoch: EpochNumber, splits: &[Split], changes: &[Change]) -> Result<(), PipelineError> {

@@ -3,6 +3,7 @@
 pub(crate) mod columns;
 pub(crate) mod folder;
 pub(crate) mod matchers;
+pub(crate) mod measures;
 pub(crate) mod models;
 pub(crate) mod rows;
 pub(crate) mod rules;

@@ -15,7 +15,7 @@ use crate::source::Notes;
 
 use super::folder::NamedFile;
 use super::sql::{self, Reference};
-use super::{Known, Relations, read_notes};
+use super::{Known, Relations, measures, read_notes};
 
 const MARKER: &str = "weir:";
 
@@ -27,6 +27,7 @@ struct Draft<'a> {
     key: Vec<Spanned<String>>,
     refresh: Refresh,
     on_error: OnError,
+    measures: Vec<Spanned<String>>,
     check: Option<Check>,
     notes: Notes,
     /// None when the SQL cannot be parsed.
@@ -165,6 +166,7 @@ fn read_draft<'a>(file: &'a NamedFile, keys: &'static FileKeys, mistakes: &mut V
         key,
         refresh,
         on_error,
+        measures: fields.text_list("measure", mistakes),
         check: None,
         notes: read_notes(&fields, mistakes),
         references: sql::references(&file.text),
@@ -210,6 +212,7 @@ fn read_check<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a>
         key: Vec::new(),
         refresh: Refresh::Incremental,
         on_error: OnError::Continue,
+        measures: Vec::new(),
         check: Some(check),
         notes: read_notes(&fields, mistakes),
         references: sql::references(&file.text),
@@ -378,6 +381,7 @@ fn plan(draft: &Draft<'_>, planner: &Planner, mistakes: &mut Vec<Mistake>) -> Op
         key,
         refresh: draft.refresh,
         on_error: draft.on_error,
+        measures: measures::measures(draft.text, &draft.measures, &plan.schema, &[], mistakes),
         check: draft.check.clone(),
         schema: plan.schema.clone(),
         reads: plan.reads.clone(),
@@ -423,36 +427,62 @@ pub(crate) fn read_model_notes(
             continue;
         }
         let Some(model) = models.iter_mut().find(|model| *model.name == *file.name) else { continue };
+        let given = fields.text_list("measure", mistakes);
+        let added = measures::measures(text, &given, &model.schema, &[], mistakes);
+        model.measures.extend(added);
         let notes = &mut model.notes;
         notes.description = read.description.or(notes.description.take());
         notes.owner = read.owner.or(notes.owner.take());
         notes.tags.extend(read.tags);
-        let Some(columns) = fields.table("columns", mistakes) else { continue };
-        for entry in &columns.table.entries {
-            if model.schema.field_with_name(&entry.key).is_err() {
-                let names = model.schema.fields().iter().map(|field| field.name().as_str());
-                let hint = did_you_mean(&entry.key, names);
-                let message = format!("model `{}` has no column `{}`", model.name, entry.key);
-                mistakes.push(Mistake::at(text, entry.key_span.clone(), "unknown_column", message).hint_maybe(hint));
-                continue;
+        read_model_columns(&fields, model, mistakes);
+        check_measures(model, mistakes);
+    }
+}
+
+/// Measures of both files together: none is there twice, and the ledger keeps nothing personal.
+fn check_measures(model: &Model, mistakes: &mut Vec<Mistake>) {
+    for (index, measure) in model.measures.iter().enumerate() {
+        if let Some(name) = measure.by.iter().find(|name| model.notes.personal.contains(name)) {
+            let message = format!("measure: `{name}` is personal");
+            mistakes.push(
+                Mistake::of_file(&model.file, "bad_value", message)
+                    .hint("the ledger keeps groups for ever: group by another column"),
+            );
+        }
+        if model.measures[..index].contains(measure) {
+            let message = format!("measure: `{measure}` is there twice");
+            mistakes.push(Mistake::of_file(&model.file, "bad_value", message).hint("take one of them out"));
+        }
+    }
+}
+
+fn read_model_columns(fields: &Fields<'_>, model: &mut Model, mistakes: &mut Vec<Mistake>) {
+    let Some(columns) = fields.table("columns", mistakes) else { return };
+    let (text, notes) = (columns.text, &mut model.notes);
+    for entry in &columns.table.entries {
+        if model.schema.field_with_name(&entry.key).is_err() {
+            let names = model.schema.fields().iter().map(|field| field.name().as_str());
+            let hint = did_you_mean(&entry.key, names);
+            let message = format!("model `{}` has no column `{}`", model.name, entry.key);
+            mistakes.push(Mistake::at(text, entry.key_span.clone(), "unknown_column", message).hint_maybe(hint));
+            continue;
+        }
+        match &entry.node.value {
+            Value::Text(description) => {
+                notes.columns.insert(entry.key.clone(), description.clone());
             }
-            match &entry.node.value {
-                Value::Text(description) => {
-                    notes.columns.insert(entry.key.clone(), description.clone());
+            Value::Table(table) => {
+                let long = Fields::new(&keys::MODEL_NOTES, "columns.*", vec![Layer { text, table }]);
+                long.check_names(None, mistakes);
+                if let Some(description) = long.given_text("description", mistakes) {
+                    notes.columns.insert(entry.key.clone(), description.value);
                 }
-                Value::Table(table) => {
-                    let long = Fields::new(&keys::MODEL_NOTES, "columns.*", vec![Layer { text, table }]);
-                    long.check_names(None, mistakes);
-                    if let Some(description) = long.given_text("description", mistakes) {
-                        notes.columns.insert(entry.key.clone(), description.value);
-                    }
-                    if long.boolean("personal", mistakes) {
-                        notes.personal.push(entry.key.clone());
-                    }
+                if long.boolean("personal", mistakes) {
+                    notes.personal.push(entry.key.clone());
                 }
-                other => {
-                    mistakes.push(wrong_type(text, &entry.node, &entry.key, "a description or a table", other));
-                }
+            }
+            other => {
+                mistakes.push(wrong_type(text, &entry.node, &entry.key, "a description or a table", other));
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::mistake::{FileText, Mistake, did_you_mean};
 use crate::source::{Compression, Dedupe, FilesOptions, Notes, Source, SourceKind};
 
 use super::folder::NamedFile;
-use super::{columns, read_notes, sql};
+use super::{columns, measures, read_notes, sql};
 
 /// Reads one source; None when there is an error in it.
 pub(crate) fn read_source(
@@ -77,6 +77,9 @@ impl SourceReader<'_> {
             self.only_with_key(name, &key, mistakes);
         }
         let dedupe = self.dedupe(&schema, mistakes);
+        let given = fields.text_list("measure", mistakes);
+        let personal = contract.columns.iter().filter(|column| column.personal).map(|column| column.name.clone());
+        let measures = measures::measures(self.text, &given, &schema, &personal.collect::<Vec<_>>(), mistakes);
         let input = fields.given_text("input", mistakes);
         Some(Source {
             name: Arc::from(file.name.as_str()),
@@ -97,6 +100,7 @@ impl SourceReader<'_> {
             deleted,
             dedupe,
             quarantine_max: fields.share("quarantine_max", mistakes),
+            measures,
             enrich,
             schema,
             notes,

@@ -1,7 +1,8 @@
 //! `weir checks`: which checks are violated, by which rows; and putting up with a violation.
 
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::{Args, Subcommand};
-use serde_json::Value;
 use weir_project::mistake::did_you_mean;
 use weir_project::{CHECKS_SCHEMA, Project};
 use weir_server::Control;
@@ -14,6 +15,8 @@ use crate::output::{Format, write_batches};
 
 /// Rows shown of a violation.
 const ROWS_MAX: usize = 5;
+/// Past violations shown of a check.
+const VIOLATIONS_MAX: usize = 20;
 
 /// Arguments of `weir checks`.
 #[derive(Debug, Args)]
@@ -42,7 +45,7 @@ enum Command {
 
 const EXAMPLES: &str = "\
 A check is a file of checks/: a SELECT that must return no rows. The exit code is 1 when one of severity `error` or `block`
-is violated and nobody has put up with it.
+is violated and nobody has put up with it. With a name, its past violations are shown as well; `weir.violations` has all.
 
 Examples:
   weir checks
@@ -104,7 +107,25 @@ async fn tell(project: Project, only: Option<&str>, format: Format) -> anyhow::R
             violations(&project, name, check["rows"].as_u64().unwrap_or(0)).await?;
         }
     }
+    if let (Some(name), Format::Table) = (only, format) {
+        history(&project, name).await?;
+    }
     Ok(answer)
+}
+
+/// Prints the last violations of a check, as the ledger has them.
+async fn history(project: &Project, name: &str) -> anyhow::Result<()> {
+    let sql = format!(
+        "SELECT state, opened_epoch, opened, rows, waived_by, waived_why, closed_epoch, closed FROM weir.violations \
+         WHERE name = '{name}' ORDER BY opened_epoch DESC LIMIT {VIOLATIONS_MAX}"
+    );
+    let (schema, batches) = ask(project.clone(), &sql).await?;
+    if batches.iter().all(|batch| batch.num_rows() == 0) {
+        println!("\nIt was never violated.");
+        return Ok(());
+    }
+    println!("\nIts violations, the latest first:");
+    write_batches(&schema, &batches, Format::Table, &mut std::io::stdout().lock())
 }
 
 /// Prints the first rows of a violation, as its message says it.
@@ -112,22 +133,28 @@ async fn violations(project: &Project, name: &str, rows: u64) -> anyhow::Result<
     let message = project.model(name).and_then(|model| model.check.as_ref()?.message.clone());
     println!("\n{name}:");
     let (_, batches) = ask(project.clone(), &format!("SELECT * FROM {name} LIMIT {ROWS_MAX}")).await?;
-    let shown: Vec<Value> = batches.iter().flat_map(weir_schemas::to_json_rows).collect();
-    for row in &shown {
-        println!("  {}", message.as_deref().map_or_else(|| row.to_string(), |message| filled(message, row)));
+    let mut shown = 0;
+    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+        let plain = weir_schemas::to_json_rows(batch);
+        for (row, plain) in plain.iter().enumerate() {
+            let told = message.as_deref().map(|message| filled(message, batch, row)).transpose()?;
+            println!("  {}", told.unwrap_or_else(|| plain.to_string()));
+            shown += 1;
+        }
     }
-    if rows > shown.len() as u64 {
-        println!("  and {} more", rows - shown.len() as u64);
+    if rows > shown {
+        println!("  and {} more", rows - shown);
     }
     Ok(())
 }
 
-/// A message with `{column}` filled in.
-fn filled(message: &str, row: &Value) -> String {
+/// A message with `{column}` filled in, every value to its last digit.
+fn filled(message: &str, rows: &RecordBatch, row: usize) -> anyhow::Result<String> {
+    let options = FormatOptions::default().with_null("NULL");
     let mut text = message.to_owned();
-    for (column, value) in row.as_object().into_iter().flatten() {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        text = text.replace(&format!("{{{column}}}"), &value);
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        let value = ArrayFormatter::try_new(column, &options)?.value(row).to_string();
+        text = text.replace(&format!("{{{}}}", field.name()), &value);
     }
-    text
+    Ok(text)
 }

@@ -1,6 +1,7 @@
 //! `weir ledger`: what each epoch did, and the head of the chain to hold against it later.
 
 use arrow::array::AsArray;
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use clap::{Args, Subcommand};
 use weir_project::Project;
 
@@ -19,9 +20,18 @@ pub struct Arguments {
     /// Epochs up to this one
     #[arg(long)]
     to: Option<u64>,
+    /// Epochs from this time on (UTC): 2026-01-31, or 2026-01-31T12:00:00
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    since: Option<NaiveDateTime>,
+    /// Epochs before this time (UTC)
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    until: Option<NaiveDateTime>,
     /// Only what happened to this relation
     #[arg(long)]
     relation: Option<String>,
+    /// The sums of measures, group by group, in place of counts
+    #[arg(long)]
+    measures: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -44,10 +54,18 @@ Each entry's hash covers the entry before, so that a published head fixes all hi
 chain again, `weir ledger check` holds it against what was published.
 
 Examples:
-  weir ledger --relation orders
+  weir ledger --relation orders --since 2026-01-31
+  weir ledger --measures --relation orders
   weir ledger --from 1000 --to 2000 --format csv > ledger.csv
   weir ledger head
   weir ledger check 4711 5f2c...";
+
+/// A time as people write it.
+fn instant(text: &str) -> Result<NaiveDateTime, String> {
+    let text = text.trim_end_matches('Z').replace(' ', "T");
+    let day = || text.parse::<NaiveDate>().map(|day| day.and_time(NaiveTime::MIN));
+    text.parse().or_else(|_| day()).map_err(|_| "write 2026-01-31 or 2026-01-31T12:00:00".to_owned())
+}
 
 /// Epochs shown unless told otherwise.
 const EPOCHS: u64 = 20;
@@ -75,16 +93,20 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
         }),
         None => {
             let mut conditions = Vec::new();
-            match (arguments.from, arguments.to) {
-                (None, None) => conditions.push(format!("epoch > (SELECT max(epoch) FROM weir.epochs) - {EPOCHS}")),
-                (from, to) => {
-                    conditions.extend(from.map(|from| format!("epoch >= {from}")));
-                    conditions.extend(to.map(|to| format!("epoch <= {to}")));
-                }
+            conditions.extend(arguments.from.map(|from| format!("epoch >= {from}")));
+            conditions.extend(arguments.to.map(|to| format!("epoch <= {to}")));
+            conditions.extend(arguments.since.map(|since| format!("clock >= to_timestamp_micros('{since}')")));
+            conditions.extend(arguments.until.map(|until| format!("clock < to_timestamp_micros('{until}')")));
+            if conditions.is_empty() {
+                conditions.push(format!("epoch > (SELECT max(epoch) FROM weir.epochs) - {EPOCHS}"));
             }
             conditions
                 .extend(arguments.relation.as_ref().map(|name| format!("relation = '{}'", name.replace('\'', "''"))));
-            let sql = format!("SELECT * FROM weir.ledger WHERE {} ORDER BY epoch, relation", conditions.join(" AND "));
+            let (from, order) = match arguments.measures {
+                true => ("weir.ledger_measures", "epoch, relation, measure, group_key"),
+                false => ("weir.ledger", "epoch, relation"),
+            };
+            let sql = format!("SELECT * FROM {from} WHERE {} ORDER BY {order}", conditions.join(" AND "));
             block_on(|_| async move {
                 let (schema, batches) = ask(project, &sql).await?;
                 write_batches(&schema, &batches, format, &mut std::io::stdout().lock())?;

@@ -12,6 +12,7 @@ use crate::cli::Global;
 use crate::offline;
 use crate::output::Format;
 use crate::progress::Progress;
+use crate::report;
 
 /// Arguments of `weir verify`.
 #[derive(Debug, Args)]
@@ -19,8 +20,8 @@ use crate::progress::Progress;
 pub struct Arguments {}
 
 const EXAMPLES: &str = "\
-Runs every model's SQL in batch over the sources' history and compares rows and checksums; walks the ledger's chain.
-Exit code 1 when something differs.
+Runs every model's SQL in batch over the sources' history and compares rows, checksums and measures; replays the ledger
+from its first entry, and names the first that does not fit. Exit code 1 when something differs.
 
 Examples:
   weir verify
@@ -61,7 +62,10 @@ pub async fn verify(project: Project, format: Format) -> anyhow::Result<bool> {
         let name = relation["relation"].as_str().unwrap_or_default();
         let rows = &relation["rows"];
         if relation["equal"].as_bool() == Some(true) {
-            println!("  {name:width$}  equal    {rows} rows");
+            let measures = relation["measures"].as_array().map_or(0, Vec::len);
+            let measures =
+                if measures > 0 { format!(", {}", report::count(measures, "measure")) } else { String::new() };
+            println!("  {name:width$}  equal    {rows} rows{measures}");
             continue;
         }
         println!("  {name:width$}  DIFFERS  {rows} rows in batch, {} differ", relation["differing"]);
@@ -69,10 +73,23 @@ pub async fn verify(project: Project, format: Format) -> anyhow::Result<bool> {
             let side = difference["only_in"].as_str().unwrap_or_default();
             println!("    only in {side}: {} (x{})", difference["row"], difference["times"]);
         }
+        for measure in relation["measures"].as_array().into_iter().flatten() {
+            if let Some([group, live, batch]) = measure["difference"].as_array().map(Vec::as_slice) {
+                let (name, group) = (text(&measure["measure"]), text(group));
+                println!("    measure {name}, {group}: {} in the ledger, {} in batch", text(live), text(batch));
+            }
+        }
     }
-    println!(
-        "{}",
-        if equal { "stream and batch are equal; the ledger's chain holds" } else { "stream and batch DIFFER" }
-    );
+    let same = relations.iter().all(|relation| relation["equal"].as_bool() == Some(true));
+    let ledger = &verification["ledger"];
+    println!("{}", if same { "stream and batch are equal" } else { "stream and batch DIFFER" });
+    match ledger["misfit"].as_str() {
+        None => println!("the ledger's {} entries add up, head {}", ledger["entries"], text(&ledger["head"])),
+        Some(misfit) => println!("the ledger does NOT fit: {misfit}"),
+    }
     Ok(equal)
+}
+
+fn text(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
 }

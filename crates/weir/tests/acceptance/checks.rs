@@ -87,6 +87,63 @@ fn a_violation_is_told_and_holds_what_it_shall_until_it_is_clear_or_waived() {
 }
 
 #[test]
+fn a_sink_waits_until_a_new_check_is_judged_by_what_is_there() {
+    let project = project();
+    project.run_once();
+    project.write(
+        "checks/small.sql",
+        "-- weir: severity = \"block\"\n-- weir: message = \"{id} of {share}\"\n\
+         SELECT id, CAST(amount AS DECIMAL(10, 2)) / 2 AS share FROM orders WHERE amount < 10\n",
+    );
+    project.write("in/2.json", "{\"id\":3,\"amount\":70}\n");
+    let ran = project.weir(&["run", "--once", "--on-change", "rebuild"]);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert_eq!((published(&project, "held"), published(&project, "free")), (2, 2));
+    // Values are shown to the last digit, and the project as it was accepted has its checks.
+    let told = project.weir(&["checks", "small"]);
+    assert!(told.stdout.contains("1 of 2.50"), "{told:#?}");
+    project.write("models/total.sql", "SELECT 2 AS changed, sum(amount) AS amount FROM orders\n");
+    assert_eq!(state(&project, "small"), ("open".into(), "1".into()));
+}
+
+#[test]
+fn a_violation_is_kept_with_its_life() {
+    let project = project();
+    project.run_once();
+    let told = project.weir_ok(&["checks", "negative"]);
+    assert!(told.contains("It was never violated."), "{told}");
+    for (file, amount) in [(2, -1), (3, 1), (4, -2)] {
+        project.write(&format!("in/{file}.json"), format!("{{\"id\":3,\"amount\":{amount}}}\n"));
+        project.weir(&["run", "--once"]);
+    }
+    project.weir_ok(&["checks", "waive", "negative", "--by", "ann", "--why", "known"]);
+    let life = project.query(
+        "SELECT state, rows, waived_by, opened < closed AS lasted, opened_epoch < closed_epoch AS passed \
+         FROM weir.violations WHERE name = 'checks.negative'",
+    );
+    let of = |column: &str| life.iter().map(|row| row[column].clone()).collect::<Vec<_>>();
+    // The second is first: rows are sorted by their text.
+    assert_eq!(of("state"), ["waived", "closed"]);
+    assert_eq!(of("waived_by"), ["ann", "null"]);
+    assert_eq!((of("lasted"), of("passed")), (vec!["null".into(), "true".into()], vec!["null".into(), "true".into()]));
+    let told = project.weir_ok(&["checks", "negative"]);
+    assert!(told.contains("Its violations, the latest first") && told.contains("known"), "{told}");
+    // A check that is taken out ends its violation.
+    project.write("in/5.json", "{\"id\":3,\"amount\":1}\n");
+    project.write("in/6.json", "{\"id\":4,\"amount\":-3}\n");
+    project.weir(&["run", "--once"]);
+    std::fs::remove_file(project.file("checks/negative.sql")).expect("it is there");
+    project.weir_ok(&["run", "--once", "--on-change", "rebuild", "--allow-drop"]);
+    project.write("in/7.json", "{\"id\":5,\"amount\":3}\n");
+    project.run_once();
+    assert_eq!(
+        project.value("SELECT count(*) FROM weir.violations WHERE state <> 'closed' AND name = 'checks.negative'"),
+        "0"
+    );
+    project.verify();
+}
+
+#[test]
 fn a_running_pipeline_opens_closes_and_waives() {
     let project = project();
     let mut running = project.start();

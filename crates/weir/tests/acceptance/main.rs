@@ -8,6 +8,7 @@ mod explain;
 mod folder;
 mod kill;
 mod lake;
+mod ledger;
 mod online_retail;
 mod payments;
 mod refresh;

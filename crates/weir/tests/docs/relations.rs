@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Pages;
 
 /// Name and what it tells. A relation that is missing here, or gone, fails the test.
-const RELATIONS: [(&str, &str); 10] = [
+const RELATIONS: [(&str, &str); 13] = [
     (
         "weir.checks",
         "One row a check: how many rows it has, whether that is a violation (`open`, `waived`, still in `grace`, or `clear`), and \
@@ -22,6 +22,15 @@ const RELATIONS: [(&str, &str); 10] = [
     ),
     ("weir.ledger", "What each epoch did to each relation: counts and a checksum, chained by hash."),
     (
+        "weir.ledger_measures",
+        "What each epoch did to each measure, one row a group: for a source what was read, and what of it takes part or was set \
+         aside; for a relation what came, what went and the sum since. Sums are text, to their last digit; those of floats are rounded.",
+    ),
+    (
+        "weir.measures",
+        "The present sum of each group of each measure; NULL for one that was declared since and is counted with the next run.",
+    ),
+    (
         "weir.models",
         "One row a model: its key, rows and checksum; the epoch that it was computed at, where it is recomputed as a whole.",
     ),
@@ -33,6 +42,10 @@ const RELATIONS: [(&str, &str); 10] = [
     ("weir.quarantine", "Records that were set aside, with [reason](reasons.md), message and bytes."),
     ("weir.sinks", "One row a destination: the epoch that it holds, and why it holds no later one."),
     ("weir.sources", "One row a source: both countings of what came in."),
+    (
+        "weir.violations",
+        "One row a violation that there was or is: when it opened, who put up with it and why, when it closed. Made of the ledger.",
+    ),
 ];
 
 /// Adds relations.md.
