@@ -156,6 +156,7 @@ mod tests {
             grace: Duration::from_micros(10),
             message: None,
             holds: vec!["site".into()],
+            notify: Vec::new(),
         };
         let mut state = CheckState::default();
         let judge = |state: &mut CheckState, rows, clock| state.judge(&check, rows, Moment { epoch: 1, clock });

@@ -77,6 +77,8 @@ struct Inner {
     tails: BTreeMap<Relation, Tail>,
     recomputed: BTreeMap<String, RecomputedAt>,
     checks: BTreeMap<String, CheckState>,
+    /// The last epoch whose entry tells of a check; the first published one where it is not known.
+    check_event: EpochNumber,
 }
 
 impl Inner {
@@ -131,6 +133,7 @@ impl Contents {
                 tails,
                 recomputed: BTreeMap::new(),
                 checks: BTreeMap::new(),
+                check_event: epoch,
             }),
             history,
             pins: Arc::default(),
@@ -158,6 +161,16 @@ impl Contents {
     /// Sets how checks stand at the checkpoint.
     pub fn restore_checks(&self, checks: BTreeMap<String, CheckState>) {
         self.inner.write().checks = checks;
+    }
+
+    /// Notes that the entry of an epoch tells of a check.
+    pub fn note_check_event(&self, epoch: EpochNumber) {
+        self.inner.write().check_event = epoch;
+    }
+
+    /// The last epoch whose entry may tell of a check.
+    pub fn last_check_event(&self) -> EpochNumber {
+        self.inner.read().check_event
     }
 
     /// When a recomputed model was computed, and whether what it read has changed since; None when it never was.

@@ -39,7 +39,7 @@ use self::intake::SourceEpoch;
 use crate::EpochNumber;
 use crate::admission::Admission;
 use crate::change::Change;
-use crate::check::Moment;
+use crate::check::{Moment, events};
 use crate::contents::{Contents, Totals};
 use crate::frames::{
     CheckpointRecord, CommitRecord, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION, RecomputedAt, SavedMeasures,
@@ -412,6 +412,9 @@ impl Core {
         let clock = record.clock;
         self.contents.set_counts(record.counts.clone());
         self.begin_recorded(&record.measures);
+        if !events(&record.ledger).is_empty() {
+            self.contents.note_check_event(epoch);
+        }
         self.last = record;
         self.contents.publish(epoch, clock, changes, &self.last.recomputed, &self.last.checks)?;
         self.changed_since_checkpoint = true;

@@ -18,6 +18,7 @@ pub mod input;
 pub mod keyed;
 pub mod ledger;
 pub mod measure;
+pub mod notify;
 pub mod prepare;
 pub mod rebuild;
 pub mod recompute;

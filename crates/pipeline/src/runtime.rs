@@ -22,6 +22,7 @@ use crate::activity::Activity;
 use crate::core::{CommitError, Core, EpochInput, EpochPart, EpochReport, PipelineError, ReplayPart};
 use crate::feed::{self, FeedSpec, FeedStatus, SharedFeedStatus};
 use crate::input::{Cursor, InputRef};
+use crate::notify::DeliveryFailures;
 use crate::prepare::{PreparedChunk, PreparedPoll, SourceReader};
 use crate::recompute::{Ended, Recomputations, Recomputed};
 use crate::spec::LoopSettings;
@@ -39,6 +40,8 @@ pub struct Progress {
     pub feeds: Mutex<BTreeMap<String, SharedFeedStatus>>,
     /// Why models could not be recomputed, by name, until they can.
     pub recompute_failures: Mutex<BTreeMap<String, String>>,
+    /// Why messengers do not deliver, by name, until they do.
+    pub delivery_failures: DeliveryFailures,
     /// What the models' operators do.
     pub activity: Mutex<Activity>,
 }

@@ -253,6 +253,7 @@ fn spec(state_bytes_max: usize) -> Arc<PipelineSpec> {
         grace: std::time::Duration::ZERO,
         message: None,
         holds: Vec::new(),
+        notify: Vec::new(),
     };
     models.push(ModelSpec {
         plan,

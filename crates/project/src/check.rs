@@ -18,7 +18,12 @@ pub struct Check {
     pub message: Option<String>,
     /// Sinks that wait while it is violated, for [`CheckSeverity::Block`]; all when none is named.
     pub holds: Vec<String>,
+    /// Who is told of violations, of [`MESSENGERS`].
+    pub notify: Vec<String>,
 }
+
+/// Who can be told of violations: keys of `[checks]` in weir.toml.
+pub const MESSENGERS: [&str; 2] = ["webhook", "command"];
 
 impl Check {
     /// Whether a sink waits while it is violated.

@@ -9,6 +9,7 @@ use crate::document::{Entry, Node, Table, Value};
 use crate::keys::{FileKeys, Key, Kind, Section};
 use crate::mistake::{FileText, Mistake, did_you_mean};
 use crate::quantity::{parse_bytes, parse_duration, parse_share};
+use crate::secret::Template;
 
 /// One file's table; several make an overlay.
 #[derive(Clone, Copy)]
@@ -179,6 +180,33 @@ impl<'a> Fields<'a> {
                 .map_err(|_| format!("`{text}` is not an address, write one like \"127.0.0.1:8315\""))
         };
         self.parsed(name, read, mistakes)
+    }
+
+    /// An HTTP address that may name secrets, where one is given. A password in it does not belong in a file.
+    pub fn http_address(&self, name: &str, mistakes: &mut Vec<Mistake>) -> Option<Template> {
+        let given = self.given_text(name, mistakes)?;
+        let (text, _) = self.entry(name)?;
+        let mut wrong = |message: String, hint: &str| {
+            mistakes.push(Mistake::at(text, given.span.clone(), "bad_value", message).hint(hint));
+            None
+        };
+        let template = match Template::parse(given.value.clone()) {
+            Ok(template) => template,
+            Err(error) => return wrong(error.to_string(), "write ${env:NAME} or ${file:/path}"),
+        };
+        if !["http://", "https://", "${"].iter().any(|start| given.value.starts_with(start)) {
+            return wrong(format!("`{name}` is no HTTP address"), "write https://host/path, or ${env:NAME}");
+        }
+        if template.literal_password().is_some() {
+            let message = format!("`{name}` has a password in it, which does not belong in a file");
+            mistakes.push(
+                Mistake::at(text, given.span, "literal_secret", message)
+                    .hidden()
+                    .hint("put it in the environment and write ${env:NAME}, or in a file and write ${file:/path}"),
+            );
+            return None;
+        }
+        Some(template)
     }
 
     /// A number of bytes, as text or as a number, or the default; 0 after a mistake.

@@ -248,6 +248,30 @@ pub static SETTINGS: FileKeys = FileKeys {
             ],
         },
         Section {
+            name: "checks",
+            doc: "Who is told when a violation opens, is put up with, closes.",
+            keys: &[
+                key(
+                    "webhook",
+                    Kind::Secret,
+                    None,
+                    "An HTTP address that each event is posted to as JSON. May hold secrets: `${env:NAME}`.",
+                ),
+                key(
+                    "command",
+                    Kind::TextList,
+                    None,
+                    "A program with its arguments that is run for each event, with the JSON on its standard input.",
+                ),
+                key(
+                    "remind",
+                    Kind::Duration,
+                    None,
+                    "How often a violation that is still open is told of again. Default: never.",
+                ),
+            ],
+        },
+        Section {
             name: "schedule",
             doc: "Calendar.",
             keys: &[key("zone", Kind::Zone, Some("\"UTC\""), "Time zone of days and schedules.")],
@@ -533,6 +557,12 @@ pub static CHECK: FileKeys = FileKeys {
                 "For so long more rows are put up with: time for what may come late.",
             ),
             key("message", Kind::Text, None, "What is said of a violation: `order {id} was paid twice`."),
+            key(
+                "notify",
+                Kind::TextList,
+                None,
+                "Who is told of violations: `webhook`, `command` of [checks] in weir.toml, or nobody: `[]`. Default: both.",
+            ),
             key("holds", Kind::TextList, None, "The sinks that wait, with `severity = \"block\"`. Default: all."),
             key("description", Kind::Text, None, "For people."),
             key("owner", Kind::Text, None, "For people."),

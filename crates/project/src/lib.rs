@@ -23,7 +23,7 @@ pub mod source;
 pub mod split;
 pub mod test_case;
 
-pub use check::{CHECKS_SCHEMA, Check, CheckSeverity};
+pub use check::{CHECKS_SCHEMA, Check, CheckSeverity, MESSENGERS};
 pub use graph::Graph;
 pub use manifest::{Change, ChangeKind, ChangeSeverity, Manifest, ManifestEntry, What};
 pub use measure::Measure;

@@ -147,6 +147,18 @@ impl Mistake {
         self
     }
 
+    /// The same with stars in place of what it points at, so that reports do not repeat a password.
+    #[must_use]
+    pub fn hidden(self) -> Self {
+        let Some(text) = &self.text else { return self };
+        let start = text.offset(self.line, self.column);
+        let end = text.offset(self.line, self.column + self.length);
+        let stars = "*".repeat(self.length as usize);
+        let masked = format!("{}{stars}{}", &text.text()[..start], &text.text()[end..]);
+        let masked = FileText::new(text.file(), masked);
+        Self { text: Some(masked), ..self }
+    }
+
     /// Whether it stops the project from running.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::fields::{Fields, Layer};
 use crate::keys;
 use crate::mistake::Mistake;
+use crate::secret::Template;
 
 /// All settings, each with its default filled in. Paths are joined to the project's folder.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[query]`.
     pub query: QuerySettings,
+    /// `[checks]`.
+    pub checks: CheckSettings,
     /// `[schedule]`.
     pub schedule: ScheduleSettings,
 }
@@ -103,6 +106,17 @@ pub struct QuerySettings {
     pub concurrency: u64,
 }
 
+/// Who is told of violations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckSettings {
+    /// An HTTP address that events are posted to, may name secrets.
+    pub webhook: Option<Template>,
+    /// A program that is run for each event; empty when there is none.
+    pub command: Vec<String>,
+    /// How often a violation that is still open is told of again.
+    pub remind: Option<Duration>,
+}
+
 /// Calendar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScheduleSettings {
@@ -166,8 +180,14 @@ impl Settings {
             rows_max: query.positive("rows_max", mistakes),
             concurrency: query.positive("concurrency", mistakes),
         };
+        let checks = section("checks", mistakes);
+        let checks = CheckSettings {
+            webhook: checks.http_address("webhook", mistakes),
+            command: checks.text_list("command", mistakes).into_iter().map(|word| word.value).collect(),
+            remind: checks.duration("remind", mistakes),
+        };
         let schedule = section("schedule", mistakes);
         let schedule = ScheduleSettings { zone: schedule.text("zone", mistakes).unwrap_or_default() };
-        Settings { log, epoch, lake, state, server, query, schedule }
+        Settings { log, epoch, lake, state, server, query, checks, schedule }
     }
 }

@@ -371,6 +371,7 @@ impl Backend for Service {
             "sinks": feeds,
             "input_failures": *self.progress.input_failures.lock(),
             "waiting": *self.progress.waiting.lock(),
+            "delivery_failures": *self.progress.delivery_failures.lock(),
             "recompute_failures": *self.progress.recompute_failures.lock(),
         })
     }

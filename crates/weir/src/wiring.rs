@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use weir_connectors::lake::LakeOptions;
+use weir_connectors::messengers::{ProgramMessenger, WebhookMessenger};
 use weir_connectors::sinks::lake::LakeSink;
 use weir_connectors::sinks::postgres::PostgresSink;
 use weir_connectors::sources::beacon::BeaconInput;
@@ -14,10 +15,11 @@ use weir_incremental::planner::Planner;
 use weir_journal::{Topic, TopicOptions};
 use weir_pipeline::feed::FeedSpec;
 use weir_pipeline::input::InputRef;
+use weir_pipeline::notify::{DeliveryFailures, Messenger, Notifier};
 use weir_pipeline::prepare::SourceReader;
 use weir_pipeline::sink::{Feed, Sink as Destination};
 use weir_pipeline::spec::PipelineSpec;
-use weir_project::{OnError, Project, SinkKind, SourceKind};
+use weir_project::{MESSENGERS, OnError, Project, SinkKind, SourceKind};
 
 use crate::host::Host;
 
@@ -135,4 +137,39 @@ pub async fn open_sinks(host: &Host) -> anyhow::Result<Vec<FeedSpec>> {
         });
     }
     Ok(feeds)
+}
+
+/// Who is told of violations, in the order of [`MESSENGERS`].
+pub fn notifiers(host: &Host, failures: &DeliveryFailures) -> anyhow::Result<Vec<Notifier>> {
+    let settings = &host.project.settings.checks;
+    let mut messengers: Vec<(&str, Arc<dyn Messenger>)> = Vec::new();
+    if let Some(webhook) = &settings.webhook {
+        let url = webhook.resolve().map_err(|error| anyhow::anyhow!("[checks] webhook: {error}"))?;
+        let webhook =
+            WebhookMessenger::new(url.expose()).map_err(|error| anyhow::anyhow!("[checks] webhook: {error}"))?;
+        messengers.push((MESSENGERS[0], Arc::new(webhook)));
+    }
+    if !settings.command.is_empty() {
+        let program = ProgramMessenger::new(settings.command.clone(), host.project.dir.clone());
+        messengers.push((MESSENGERS[1], Arc::new(program)));
+    }
+    let project = std::path::absolute(&host.project.dir)?;
+    let project = project.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let notifier = |(name, messenger): (&str, Arc<dyn Messenger>)| Notifier {
+        name: name.to_owned(),
+        messenger,
+        checks: host.spec.checks().map(|(check, of)| (check.to_string(), of.severity.name())).collect(),
+        silent: {
+            let silent = host.spec.checks().filter(|(_, check)| !check.notify.iter().any(|wanted| wanted == name));
+            silent.map(|(check, _)| check.to_string()).collect()
+        },
+        remind: settings.remind,
+        project: project.clone(),
+        folder: host.spec.folder.join("notify"),
+        environment: host.environment.clone(),
+        contents: host.core.contents().clone(),
+        ledger: host.core.ledger().clone(),
+        failures: failures.clone(),
+    };
+    Ok(messengers.into_iter().map(notifier).collect())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weir_incremental::{Planner, RelationTraits};
 
-use crate::check::{Check, CheckSeverity};
+use crate::check::{Check, CheckSeverity, MESSENGERS};
 use crate::document::{self, Table, Value};
 use crate::fields::{Fields, Layer, Spanned, wrong_type};
 use crate::keys::{self, FileKeys};
@@ -204,6 +204,7 @@ fn read_check<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a>
         grace: fields.duration("grace", mistakes).unwrap_or_default(),
         message: fields.given_text("message", mistakes).map(|text| text.value),
         holds,
+        notify: read_notify(&fields, mistakes),
     };
     Draft {
         name: &file.name,
@@ -218,6 +219,22 @@ fn read_check<'a>(file: &'a NamedFile, mistakes: &mut Vec<Mistake>) -> Draft<'a>
         references: sql::references(&file.text),
         sound: !empty,
     }
+}
+
+fn read_notify(fields: &Fields<'_>, mistakes: &mut Vec<Mistake>) -> Vec<String> {
+    let Some((text, _)) = fields.entry("notify") else { return MESSENGERS.map(str::to_owned).to_vec() };
+    let mut notify = Vec::new();
+    for name in fields.text_list("notify", mistakes) {
+        if MESSENGERS.contains(&name.value.as_str()) {
+            notify.push(name.value);
+            continue;
+        }
+        let hint =
+            did_you_mean(&name.value, MESSENGERS).unwrap_or_else(|| format!("there are {}", MESSENGERS.join(", ")));
+        let message = format!("notify: there is no `{}`", name.value);
+        mistakes.push(Mistake::at(text, name.span, "bad_value", message).hint(hint));
+    }
+    notify
 }
 
 /// The sinks that checks hold must be there.

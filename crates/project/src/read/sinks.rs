@@ -137,7 +137,8 @@ fn postgres(
             None => url.span.clone(),
         };
         mistakes.push(
-            hidden(Mistake::at(text, place, "literal_secret", "a password does not belong in a file"))
+            Mistake::at(text, place, "literal_secret", "a password does not belong in a file")
+                .hidden()
                 .hint("put it in the environment and write ${env:NAME}, or in a file and write ${file:/path}"),
         );
     } else if !["postgres://", "postgresql://", "${"].iter().any(|start| url.value.starts_with(start)) {
@@ -147,14 +148,4 @@ fn postgres(
         );
     }
     Some(PostgresOptions { url: template, schema, table: table? })
-}
-
-/// The mistake with stars in place of what it points at, so that reports do not repeat a password.
-fn hidden(mistake: Mistake) -> Mistake {
-    let Some(text) = &mistake.text else { return mistake };
-    let start = text.offset(mistake.line, mistake.column);
-    let end = text.offset(mistake.line, mistake.column + mistake.length);
-    let stars = "*".repeat(mistake.length as usize);
-    let masked = format!("{}{stars}{}", &text.text()[..start], &text.text()[end..]);
-    Mistake { text: Some(FileText::new(text.file(), masked)), ..mistake }
 }

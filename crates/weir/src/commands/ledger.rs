@@ -95,8 +95,9 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
             let mut conditions = Vec::new();
             conditions.extend(arguments.from.map(|from| format!("epoch >= {from}")));
             conditions.extend(arguments.to.map(|to| format!("epoch <= {to}")));
-            conditions.extend(arguments.since.map(|since| format!("clock >= to_timestamp_micros('{since}')")));
-            conditions.extend(arguments.until.map(|until| format!("clock < to_timestamp_micros('{until}')")));
+            let micros = |instant: NaiveDateTime| instant.and_utc().timestamp_micros();
+            conditions.extend(arguments.since.map(|since| format!("CAST(clock AS BIGINT) >= {}", micros(since))));
+            conditions.extend(arguments.until.map(|until| format!("CAST(clock AS BIGINT) < {}", micros(until))));
             if conditions.is_empty() {
                 conditions.push(format!("epoch > (SELECT max(epoch) FROM weir.epochs) - {EPOCHS}"));
             }

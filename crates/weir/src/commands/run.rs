@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use weir_connectors::sources::beacon::{BeaconServer, BeaconSettings, EventLog};
 use weir_pipeline::runtime::{self, Run, RunMode, RunSummary};
 use weir_project::Project;
@@ -19,7 +20,7 @@ use crate::cli::Global;
 use crate::host::{Host, OnChange, OpenOptions};
 use crate::progress::Progress;
 use crate::service::{Service, ServiceParts};
-use crate::wiring::{open_inputs, open_sinks};
+use crate::wiring::{notifiers, open_inputs, open_sinks};
 
 /// Arguments of `weir run`.
 #[derive(Debug, Args)]
@@ -114,6 +115,12 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
         stop: Some(stop.clone()),
     }));
 
+    let (told, telling) = watch::channel(false);
+    let mut notifying = JoinSet::new();
+    for notifier in notifiers(&host, &shared.delivery_failures)? {
+        notifying.spawn(notifier.run(telling.clone()));
+    }
+
     let settings = &host.project.settings;
     let beacon = if inputs.topics.is_empty() || options.once {
         None
@@ -173,6 +180,11 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     let shown = tokio::spawn(show(shared, progress, options.quiet));
     let summary = runtime::run(run, mode, controls, stop.subscribe()).await;
     shown.abort();
+    // What happened last is told of as well; what cannot be told now is with the next start.
+    told.send_replace(true);
+    if tokio::time::timeout(TELL_MAX, notifying.join_all()).await.is_err() {
+        tracing::warn!("not all events of checks are told yet; the next start goes on with them");
+    }
     if let Some(beacon) = beacon {
         beacon.stop().await;
     }
@@ -195,6 +207,9 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     }
     Ok(summary)
 }
+
+/// How long the end of a run waits for messengers.
+const TELL_MAX: Duration = Duration::from_secs(30);
 
 /// Keeps a line of progress up to date.
 async fn show(shared: Arc<runtime::Progress>, progress: Progress, quiet: bool) {

@@ -74,6 +74,7 @@ pub async fn status(project: Project, format: Format) -> anyhow::Result<()> {
         None => format!("epoch {}", value["cursor"]),
     });
     section("behind", &status["recompute_failures"], |value| value.as_str().unwrap_or_default().to_owned());
+    section("notify", &status["delivery_failures"], |value| value.as_str().unwrap_or_default().to_owned());
     section("input", &status["input_failures"], |value| value.as_str().unwrap_or_default().to_owned());
     println!("in quarantine {}, late {}, rows with errors {}", status["quarantined"], status["late"], status["errors"]);
     section("bytes", &status["bytes"], ToString::to_string);

@@ -82,10 +82,10 @@ pub async fn verify(project: Project, format: Format) -> anyhow::Result<bool> {
     }
     let same = relations.iter().all(|relation| relation["equal"].as_bool() == Some(true));
     let ledger = &verification["ledger"];
-    println!("{}", if same { "stream and batch are equal" } else { "stream and batch DIFFER" });
+    let contents = if same { "stream and batch are equal" } else { "stream and batch DIFFER" };
     match ledger["misfit"].as_str() {
-        None => println!("the ledger's {} entries add up, head {}", ledger["entries"], text(&ledger["head"])),
-        Some(misfit) => println!("the ledger does NOT fit: {misfit}"),
+        None => println!("{contents}; the ledger's chain holds"),
+        Some(misfit) => println!("{contents}; the ledger does NOT hold: {misfit}"),
     }
     Ok(equal)
 }

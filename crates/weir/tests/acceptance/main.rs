@@ -9,6 +9,7 @@ mod folder;
 mod kill;
 mod lake;
 mod ledger;
+mod notify;
 mod online_retail;
 mod payments;
 mod refresh;

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
@@ -16,11 +15,10 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 use url::Url;
+
+use crate::tls::client_config;
 
 /// What a URL says of server and encryption: TLS is used where there is a second part.
 pub(super) fn parse_url(text: &str) -> Result<(Config, Option<RustTls>), String> {
@@ -60,25 +58,7 @@ pub(super) struct RustTls(TlsConnector);
 
 impl RustTls {
     fn new(roots: Option<&str>) -> Result<Self, String> {
-        let mut trusted = RootCertStore::empty();
-        match roots {
-            Some(file) => {
-                let certificates = CertificateDer::pem_file_iter(file).map_err(|error| format!("{file}: {error}"))?;
-                for certificate in certificates {
-                    let certificate = certificate.map_err(|error| format!("{file}: {error}"))?;
-                    trusted.add(certificate).map_err(|error| format!("{file}: {error}"))?;
-                }
-            }
-            None => {
-                trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(trusted)
-            .with_no_client_auth();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        Ok(Self(TlsConnector::from(client_config(roots)?)))
     }
 }
 

@@ -4,12 +4,14 @@ mod http;
 mod postgres;
 mod process;
 mod project;
+mod receiver;
 mod reference;
 
 pub use http::Connection;
 pub use postgres::Postgres;
 pub use process::{Running, finish};
 pub use project::Project;
+pub use receiver::{Mood, Receiver};
 pub use reference::{deltalake, duckdb, net, polars, runs};
 
 use std::collections::BTreeMap;
