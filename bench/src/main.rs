@@ -9,6 +9,7 @@ macro_rules! nexmark_query {
 
 mod batch;
 mod beacon;
+mod checks;
 mod events;
 mod files;
 mod growth;
@@ -28,7 +29,7 @@ use anyhow::Result;
 use report::Report;
 
 /// A benchmark's name and what runs it.
-const BENCHMARKS: [(&str, fn(&mut Report) -> Result<()>); 7] = [
+const BENCHMARKS: [(&str, fn(&mut Report) -> Result<()>); 8] = [
     ("beacon", beacon::run),
     ("files", files::run),
     ("incremental", orders::run),
@@ -36,6 +37,7 @@ const BENCHMARKS: [(&str, fn(&mut Report) -> Result<()>); 7] = [
     ("whole", whole::run),
     ("growth", growth::run),
     ("batch", batch::run),
+    ("checks", checks::run),
 ];
 /// Names of figures that come with another benchmark.
 const WITH_INCREMENTAL: [&str; 2] = ["freshness", "bytes"];
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHMARKS.iter().any(|(known, _)| known == name)) {
         eprintln!(
-            "no benchmark `{unknown}`; there are beacon, files, incremental, freshness, bytes, nexmark, whole, growth and batch"
+            "no benchmark `{unknown}`; there are beacon, files, incremental, freshness, bytes, nexmark, whole, growth, batch and checks"
         );
         return ExitCode::from(2);
     }
