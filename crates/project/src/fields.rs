@@ -182,6 +182,25 @@ impl<'a> Fields<'a> {
         self.parsed(name, read, mistakes)
     }
 
+    /// A secret, where one is given: all of it from the environment or a file.
+    pub fn secret(&self, name: &str, mistakes: &mut Vec<Mistake>) -> Option<Template> {
+        let given = self.given_text(name, mistakes)?;
+        let (text, _) = self.entry(name)?;
+        let hint = "put it in a file and write ${file:/path}, or in the environment and write ${env:NAME}";
+        match Template::parse(given.value.clone()) {
+            Ok(template) if given.value.starts_with("${") && given.value.ends_with('}') => Some(template),
+            Ok(_) => {
+                let message = format!("`{name}` does not belong in a file of the project");
+                mistakes.push(Mistake::at(text, given.span, "literal_secret", message).hidden().hint(hint));
+                None
+            }
+            Err(error) => {
+                mistakes.push(Mistake::at(text, given.span, "bad_value", error.to_string()).hint(hint));
+                None
+            }
+        }
+    }
+
     /// An HTTP address that may name secrets, where one is given. A password in it does not belong in a file.
     pub fn http_address(&self, name: &str, mistakes: &mut Vec<Mistake>) -> Option<Template> {
         let given = self.given_text(name, mistakes)?;

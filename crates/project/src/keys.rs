@@ -248,6 +248,37 @@ pub static SETTINGS: FileKeys = FileKeys {
             ],
         },
         Section {
+            name: "ledger",
+            doc: "Heads of the ledger, signed and handed out, so that nobody can rewrite history in silence.",
+            keys: &[
+                key(
+                    "sign",
+                    Kind::Secret,
+                    None,
+                    "The private key that signs heads: `${file:/path/key.pem}`, as `weir ledger sign-key` makes one. Heads are kept in `.weir/heads.jsonl`.",
+                ),
+                key(
+                    "interval",
+                    Kind::Duration,
+                    Some("\"1 hour\""),
+                    "Time from one head to the next; there is one at each end of a run as well.",
+                ),
+                key("publish_file", Kind::Path, None, "A file that each head is appended to, as a line of JSON."),
+                key(
+                    "publish_webhook",
+                    Kind::Secret,
+                    None,
+                    "An HTTP address that each head is posted to. May hold secrets.",
+                ),
+                key(
+                    "publish_command",
+                    Kind::TextList,
+                    None,
+                    "A program with its arguments that is run for each head, with the JSON on its standard input.",
+                ),
+            ],
+        },
+        Section {
             name: "checks",
             doc: "Who is told when a violation opens, is put up with, closes.",
             keys: &[

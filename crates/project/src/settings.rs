@@ -24,6 +24,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[query]`.
     pub query: QuerySettings,
+    /// `[ledger]`.
+    pub ledger: LedgerSettings,
     /// `[checks]`.
     pub checks: CheckSettings,
     /// `[schedule]`.
@@ -106,6 +108,21 @@ pub struct QuerySettings {
     pub concurrency: u64,
 }
 
+/// Heads of the ledger that are signed and handed out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LedgerSettings {
+    /// The private key, PKCS#8 in PEM; None: heads are not signed.
+    pub sign: Option<Template>,
+    /// Time from one head to the next.
+    pub interval: Duration,
+    /// A file that heads are appended to.
+    pub publish_file: Option<PathBuf>,
+    /// An HTTP address that heads are posted to, may name secrets.
+    pub publish_webhook: Option<Template>,
+    /// A program that is run for each head; empty when there is none.
+    pub publish_command: Vec<String>,
+}
+
 /// Who is told of violations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckSettings {
@@ -180,6 +197,14 @@ impl Settings {
             rows_max: query.positive("rows_max", mistakes),
             concurrency: query.positive("concurrency", mistakes),
         };
+        let ledger = section("ledger", mistakes);
+        let ledger = LedgerSettings {
+            sign: ledger.secret("sign", mistakes),
+            interval: ledger.duration("interval", mistakes).unwrap_or_default(),
+            publish_file: ledger.given_text("publish_file", mistakes).map(|path| dir.join(path.value)),
+            publish_webhook: ledger.http_address("publish_webhook", mistakes),
+            publish_command: ledger.text_list("publish_command", mistakes).into_iter().map(|word| word.value).collect(),
+        };
         let checks = section("checks", mistakes);
         let checks = CheckSettings {
             webhook: checks.http_address("webhook", mistakes),
@@ -188,6 +213,6 @@ impl Settings {
         };
         let schedule = section("schedule", mistakes);
         let schedule = ScheduleSettings { zone: schedule.text("zone", mistakes).unwrap_or_default() };
-        Settings { log, epoch, lake, state, server, query, checks, schedule }
+        Settings { log, epoch, lake, state, server, query, ledger, checks, schedule }
     }
 }

@@ -85,6 +85,8 @@ pub enum Control {
         /// Why.
         why: String,
     },
+    /// Replay the ledger.
+    CheckLedger,
     /// Take over the changed project.
     Apply,
 }

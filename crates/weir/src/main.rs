@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod heads;
 mod host;
 mod ledger_tables;
 mod offline;

@@ -23,7 +23,7 @@ use weir_pipeline::check::{CheckState, Waiver};
 use weir_pipeline::contents::{Contents, Snapshot};
 use weir_pipeline::core::SharedLedger;
 use weir_pipeline::keyed::SharedIndex;
-use weir_pipeline::ledger;
+use weir_pipeline::ledger::{self, LedgerVerdict};
 use weir_pipeline::measure::shown;
 use weir_pipeline::replay::prepare_replay;
 use weir_pipeline::runtime::{Control as LoopControl, Progress};
@@ -242,15 +242,20 @@ impl Service {
         memory_table(operators::columns(&told, seconds, &unbounded))
     }
 
+    /// Replays the ledger and holds it against the totals of a snapshot. The lock is held for as long as it takes to name
+    /// the files.
+    async fn replay_ledger(&self, snapshot: &Snapshot) -> Result<LedgerVerdict, Failure> {
+        let entries = self.ledger.lock().entries(0);
+        let (epoch, held) = (snapshot.epoch, snapshot.all_totals());
+        let replayed = tokio::task::spawn_blocking(move || ledger::replay(entries, epoch, &held)).await;
+        replayed.map_err(internal)?.map_err(internal)
+    }
+
     /// Verifies all models at the present epoch.
     pub async fn verify_all(&self, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<Verification, Failure> {
         let snapshot = self.contents.pin();
         let sources: Vec<Relation> = self.spec.sources.iter().map(|s| s.name.clone()).collect();
-        // The lock is held for as long as it takes to name the files.
-        let entries = self.ledger.lock().entries(0);
-        let (epoch, held) = (snapshot.epoch, snapshot.all_totals());
-        let replayed = tokio::task::spawn_blocking(move || ledger::replay(entries, epoch, &held)).await;
-        let replayed = replayed.map_err(internal)?.map_err(internal)?;
+        let replayed = self.replay_ledger(&snapshot).await?;
         let limits = BatchLimits { threads: Workers::of_the_machine().threads(), ..BatchLimits::default() };
         let verified = verify(&snapshot, &sources, &self.spec.models, limits, progress).await.map_err(internal)?;
         Ok(Verification { ledger: Some(replayed), ..verified })
@@ -422,6 +427,9 @@ impl Backend for Service {
                     Some(report) => Ok(json!({"waived": check, "epoch": report.epoch})),
                     None => Err(Failure::new(FailureKind::Conflict, format!("`{check}` is not violated"))),
                 }
+            }
+            Control::CheckLedger => {
+                serde_json::to_value(self.replay_ledger(&self.contents.pin()).await?).map_err(internal)
             }
             Control::Backfill { .. } | Control::Apply => Err(Failure {
                 hint: Some("stop `weir run` first, then give the command again".into()),

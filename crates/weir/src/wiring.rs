@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use weir_connectors::lake::LakeOptions;
-use weir_connectors::messengers::{ProgramMessenger, WebhookMessenger};
+use weir_connectors::messengers::{FileMessenger, ProgramMessenger, WebhookMessenger};
 use weir_connectors::sinks::lake::LakeSink;
 use weir_connectors::sinks::postgres::PostgresSink;
 use weir_connectors::sources::beacon::BeaconInput;
@@ -21,6 +21,7 @@ use weir_pipeline::sink::{Feed, Sink as Destination};
 use weir_pipeline::spec::PipelineSpec;
 use weir_project::{MESSENGERS, OnError, Project, SinkKind, SourceKind};
 
+use crate::heads::{HEADS_FILE, Publisher, signing_key};
 use crate::host::Host;
 
 /// Open inputs with the readers of their sources, and the topics that the beacon writes.
@@ -153,8 +154,7 @@ pub fn notifiers(host: &Host, failures: &DeliveryFailures) -> anyhow::Result<Vec
         let program = ProgramMessenger::new(settings.command.clone(), host.project.dir.clone());
         messengers.push((MESSENGERS[1], Arc::new(program)));
     }
-    let project = std::path::absolute(&host.project.dir)?;
-    let project = project.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let project = project_name(host)?;
     let notifier = |(name, messenger): (&str, Arc<dyn Messenger>)| Notifier {
         name: name.to_owned(),
         messenger,
@@ -172,4 +172,41 @@ pub fn notifiers(host: &Host, failures: &DeliveryFailures) -> anyhow::Result<Vec
         failures: failures.clone(),
     };
     Ok(messengers.into_iter().map(notifier).collect())
+}
+
+fn project_name(host: &Host) -> anyhow::Result<String> {
+    let folder = std::path::absolute(&host.project.dir)?;
+    Ok(folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+}
+
+/// Who signs and hands out heads of the ledger; None when nobody asked for it.
+pub fn publisher(host: &Host, failures: &DeliveryFailures) -> anyhow::Result<Option<Publisher>> {
+    let settings = &host.project.settings.ledger;
+    let mut messengers: Vec<(String, Arc<dyn Messenger>)> = Vec::new();
+    if let Some(path) = &settings.publish_file {
+        messengers.push(("publish_file".into(), Arc::new(FileMessenger::new(path.clone()))));
+    }
+    if let Some(webhook) = &settings.publish_webhook {
+        let failed = |error: String| anyhow::anyhow!("[ledger] publish_webhook: {error}");
+        let url = webhook.resolve().map_err(|error| failed(error.to_string()))?;
+        messengers.push(("publish_webhook".into(), Arc::new(WebhookMessenger::new(url.expose()).map_err(failed)?)));
+    }
+    if !settings.publish_command.is_empty() {
+        let program = ProgramMessenger::new(settings.publish_command.clone(), host.project.dir.clone());
+        messengers.push(("publish_command".into(), Arc::new(program)));
+    }
+    let key = settings.sign.as_ref().map(signing_key).transpose()?;
+    if key.is_none() && messengers.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Publisher {
+        project: project_name(host)?,
+        key,
+        interval: settings.interval,
+        messengers,
+        file: host.spec.folder.join(HEADS_FILE),
+        ledger: host.core.ledger().clone(),
+        environment: host.environment.clone(),
+        failures: failures.clone(),
+    }))
 }

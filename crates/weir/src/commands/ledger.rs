@@ -1,14 +1,22 @@
 //! `weir ledger`: what each epoch did, and the head of the chain to hold against it later.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use arrow::array::AsArray;
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use clap::{Args, Subcommand};
 use weir_project::Project;
+use weir_server::client::Client;
+use weir_server::{Backend, Control};
 
 use super::query::ask;
 use super::{Answer, Failure, block_on, read_project};
 use crate::cli::Global;
+use crate::heads::{HEADS_FILE, Head, PublicKey, SigningKey, misfits, read_heads, write_key};
+use crate::offline;
 use crate::output::write_batches;
+use crate::report::count;
 
 /// Arguments of `weir ledger`.
 #[derive(Debug, Args)]
@@ -47,6 +55,20 @@ enum Command {
         /// The hash that was published
         hash: String,
     },
+    /// Makes a private key that signs heads, for `[ledger] sign`, and prints the public key
+    SignKey {
+        /// The file to write; it must not be there
+        file: PathBuf,
+    },
+    /// Replays the ledger, and holds heads that were handed out against it; 1 when one does not fit
+    Verify {
+        /// Who must have signed them: in hexadecimal, or a PEM file
+        #[arg(long, value_name = "KEY")]
+        public_key: Option<String>,
+        /// The heads, one JSON a line. Default: those in .weir, which whoever can change the ledger can change too
+        #[arg(long, value_name = "FILE")]
+        heads: Option<PathBuf>,
+    },
 }
 
 const EXAMPLES: &str = "\
@@ -58,7 +80,9 @@ Examples:
   weir ledger --measures --relation orders
   weir ledger --from 1000 --to 2000 --format csv > ledger.csv
   weir ledger head
-  weir ledger check 4711 5f2c...";
+  weir ledger check 4711 5f2c...
+  weir ledger sign-key /etc/weir/key.pem
+  weir ledger verify --public-key 3f9a... --heads their-copy.jsonl";
 
 /// A time as people write it.
 fn instant(text: &str) -> Result<NaiveDateTime, String> {
@@ -91,6 +115,19 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
             println!("{found}");
             Ok(answer)
         }),
+        Some(Command::SignKey { file }) => {
+            let pem = SigningKey::new_pem()?;
+            write_key(file, &pem)?;
+            println!("{}", SigningKey::parse(&pem)?.public());
+            Ok(Answer::Yes)
+        }
+        Some(Command::Verify { public_key, heads }) => {
+            let key = public_key.as_deref().map(PublicKey::parse).transpose();
+            let key = key.map_err(|error| Failure::Wrong(format!("{error:#}")))?;
+            let file = heads.clone().unwrap_or_else(|| project.dir.join(".weir").join(HEADS_FILE));
+            let heads = read_heads(&file).map_err(|error| Failure::Wrong(format!("{error:#}")))?;
+            block_on(|_| async move { Ok(verify(project, &heads, key.as_ref()).await?) })
+        }
         None => {
             let mut conditions = Vec::new();
             conditions.extend(arguments.from.map(|from| format!("epoch >= {from}")));
@@ -126,4 +163,34 @@ async fn hash(project: Project, epoch: Option<u64>) -> anyhow::Result<Option<(i6
         let epoch = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0);
         (epoch, batch.column(1).as_string::<i32>().value(0).to_owned())
     }))
+}
+
+/// Replays the ledger and holds heads against it.
+async fn verify(project: Project, heads: &[Head], key: Option<&PublicKey>) -> anyhow::Result<Answer> {
+    let replayed = match Client::attach(&project.dir).await? {
+        Some(client) => client.control(&Control::CheckLedger).await?,
+        None => offline::open(project.clone()).await?.0.control(Control::CheckLedger).await?,
+    };
+    if let Some(misfit) = replayed["misfit"].as_str() {
+        println!("the ledger does NOT hold: {misfit}");
+        return Ok(Answer::No);
+    }
+    let wanted: Vec<String> = heads.iter().map(|head| head.epoch.to_string()).collect();
+    let sql = format!("SELECT epoch, hash FROM weir.epochs WHERE epoch IN ({})", wanted.join(", "));
+    let (_, batches) = ask(project, &sql).await?;
+    let mut hashes: BTreeMap<u64, String> = BTreeMap::new();
+    for batch in &batches {
+        let epochs = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().values();
+        let found = batch.column(1).as_string::<i32>().iter();
+        hashes
+            .extend(epochs.iter().zip(found).map(|(epoch, hash)| (*epoch as u64, hash.unwrap_or_default().to_owned())));
+    }
+    let misfits = misfits(heads, key, |epoch| hashes.get(&epoch).cloned());
+    if misfits.is_empty() {
+        let signed = if key.is_some() { ", each signed by the key" } else { ", whoever signed them" };
+        println!("the ledger holds, and {} with it{signed}", count(heads.len(), "head"));
+        return Ok(Answer::Yes);
+    }
+    misfits.iter().for_each(|misfit| println!("{misfit}"));
+    Ok(Answer::No)
 }

@@ -20,7 +20,7 @@ use crate::cli::Global;
 use crate::host::{Host, OnChange, OpenOptions};
 use crate::progress::Progress;
 use crate::service::{Service, ServiceParts};
-use crate::wiring::{notifiers, open_inputs, open_sinks};
+use crate::wiring::{notifiers, open_inputs, open_sinks, publisher};
 
 /// Arguments of `weir run`.
 #[derive(Debug, Args)]
@@ -119,6 +119,9 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     let mut notifying = JoinSet::new();
     for notifier in notifiers(&host, &shared.delivery_failures)? {
         notifying.spawn(notifier.run(telling.clone()));
+    }
+    if let Some(publisher) = publisher(&host, &shared.delivery_failures)? {
+        notifying.spawn(publisher.run(telling));
     }
 
     let settings = &host.project.settings;

@@ -1,6 +1,6 @@
 //! The ledger: measures that add up, whenever they are declared and however it ends; mistakes in them; what it shows.
 
-use super::support::{Project, assert_same_rows, duckdb, rows};
+use super::support::{Project, Receiver, assert_same_rows, duckdb, rows};
 
 const CURRENCIES: [&str; 4] = ["EUR", "CZK", "USD", "GBP"];
 
@@ -190,4 +190,60 @@ fn the_ledger_is_shown_by_epoch_time_and_relation_and_exported() {
         project.command(&["ledger", "--measures", "--from", "1", "--format", "arrow"]).output().expect("it runs");
     let batches = arrow::ipc::reader::StreamReader::try_new(arrow.stdout.as_slice(), None).expect("a stream");
     assert!(batches.map(|batch| batch.expect("a batch").num_rows()).sum::<usize>() > 0);
+}
+
+#[test]
+fn signed_heads_bind_the_ledger_before_whoever_has_them() {
+    let receiver = Receiver::start();
+    let settings = format!(
+        "[ledger]\nsign = \"${{file:key.pem}}\"\npublish_file = \"heads.out\"\npublish_webhook = \"http://{}/heads\"\n",
+        receiver.address()
+    );
+    let project = Project::with_settings(&settings);
+    project.write("sources/orders.toml", source(MEASURE));
+    project.write("in/1.json", orders(1, 60));
+    let public = project.weir_ok(&["ledger", "sign-key", "key.pem"]).trim().to_owned();
+    let again = project.weir(&["ledger", "sign-key", "key.pem"]);
+    assert!(again.code == Some(3) && again.stderr.contains("cannot be created"), "{again:#?}");
+    project.run_once();
+    project.write("in/2.json", orders(61, 60));
+    project.run_once();
+    let copy = std::fs::read_to_string(project.file("heads.out")).expect("heads were published");
+    assert!(copy.lines().count() >= 2, "{copy}");
+    assert_eq!(receiver.taken().len(), copy.lines().count());
+    assert!(!copy.contains("PRIVATE"), "{copy}");
+    let verify = |heads: &str, key: &str| project.weir(&["ledger", "verify", "--public-key", key, "--heads", heads]);
+    let told = verify("heads.out", &public);
+    assert!(told.code == Some(0) && told.stdout.contains("the ledger holds"), "{told:#?}");
+    project.weir_ok(&["ledger", "verify", "--public-key", &public]);
+
+    // OpenSSL makes keys for it, and knows the public half of ours.
+    let openssl = |arguments: &[&str]| {
+        let output = std::process::Command::new("openssl").args(arguments).current_dir(project.path()).output();
+        assert!(output.as_ref().is_ok_and(|output| output.status.success()), "openssl {arguments:?}: {output:?}");
+    };
+    openssl(&["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]);
+    assert_eq!(verify("heads.out", "public.pem").code, Some(0));
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", "other.pem"]);
+    openssl(&["pkey", "-in", "other.pem", "-pubout", "-out", "stranger.pem"]);
+    let told = verify("heads.out", "stranger.pem");
+    assert!(told.code == Some(1) && told.stdout.contains("not signed by this key"), "{told:#?}");
+
+    // A head of another history, signed or not; one of an epoch that is gone.
+    let mut head: serde_json::Value = serde_json::from_str(copy.lines().last().expect("a line")).expect("JSON");
+    head["hash"] = "00".repeat(32).into();
+    project.write("changed.out", head.to_string());
+    let told = verify("changed.out", &public);
+    assert!(
+        told.code == Some(1) && told.stdout.contains("the ledger") && told.stdout.contains("not signed"),
+        "{told:#?}"
+    );
+    let told = project.weir(&["ledger", "verify", "--heads", "changed.out"]);
+    assert!(told.code == Some(1) && told.stdout.contains("the head has hash 0000"), "{told:#?}");
+    std::fs::remove_dir_all(project.file(".weir")).expect("it is there");
+    std::fs::remove_dir_all(project.file("in")).expect("it is there");
+    project.write("in/1.json", orders(1, 59));
+    project.run_once();
+    let told = verify("heads.out", &public);
+    assert!(told.code == Some(1) && told.stdout.contains("the head has hash"), "a history made anew: {told:#?}");
 }
