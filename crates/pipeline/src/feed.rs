@@ -249,10 +249,10 @@ fn restrict(spec: &FeedSpec, delta: Delta) -> Result<Delta, Failure> {
     let failed = |e: datafusion::error::DataFusionError| Failure::Contents(ContentsError::DataFusion(e));
     let mask = predicate.evaluate(&delta.rows).and_then(|v| v.into_array(delta.len())).map_err(failed)?;
     let Some(mask) = mask.as_boolean_opt() else { return Ok(delta) };
-    let mask = arrow::compute::prep_null_mask_filter(mask);
     let arrow = |e| Failure::Contents(ContentsError::Arrow(e));
-    let rows = filter_record_batch(&delta.rows, &mask).map_err(arrow)?;
-    let weights = arrow::compute::filter(&delta.weights, &mask).map_err(arrow)?;
+    // NULL is not true.
+    let rows = filter_record_batch(&delta.rows, mask).map_err(arrow)?;
+    let weights = arrow::compute::filter(&delta.weights, mask).map_err(arrow)?;
     Ok(Delta::new(rows, weights.as_primitive::<arrow::datatypes::Int64Type>().clone()))
 }
 
