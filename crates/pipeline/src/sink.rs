@@ -53,6 +53,17 @@ pub enum SinkError {
     Refused(String),
 }
 
+/// What a destination holds, read back at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The last epoch it holds of this version of the feed.
+    pub epoch: Option<EpochNumber>,
+    /// Rows.
+    pub rows: i64,
+    /// Their checksum, as the ledger's.
+    pub checksum: u128,
+}
+
 /// An open destination.
 #[async_trait]
 pub trait Sink: Send {
@@ -67,4 +78,9 @@ pub trait Sink: Send {
 
     /// Replaces the contents by those of `epoch` (rows, each as often as it occurs), built beside and switched.
     async fn reload(&mut self, epoch: EpochNumber, contents: SendableRecordBatchStream) -> Result<(), SinkError>;
+
+    /// Reads back what it holds; None where values do not come back as they went.
+    async fn read_back(&mut self) -> Result<Option<Held>, SinkError> {
+        Ok(None)
+    }
 }

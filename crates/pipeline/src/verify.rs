@@ -13,8 +13,9 @@ use weir_incremental::batch::{BatchLimits, BatchOutput};
 use weir_incremental::{Delta, Relation, batch};
 
 use crate::EpochNumber;
-use crate::contents::Snapshot;
+use crate::contents::{Snapshot, Totals};
 use crate::core::PipelineError;
+use crate::feed::FeedSpec;
 use crate::ledger::LedgerVerdict;
 use crate::measure::shown;
 use crate::recompute::run_over;
@@ -83,6 +84,9 @@ pub struct Verification {
     pub epoch: EpochNumber,
     /// One verdict a relation.
     pub relations: Vec<Verdict>,
+    /// One verdict a sink, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkVerdict>,
     /// What a replay of the ledger came to, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerVerdict>,
@@ -91,7 +95,9 @@ pub struct Verification {
 impl Verification {
     /// Whether everything is equal.
     pub fn equal(&self) -> bool {
-        self.relations.iter().all(|v| v.equal) && self.ledger.iter().all(|ledger| ledger.misfit.is_none())
+        self.relations.iter().all(|v| v.equal)
+            && self.sinks.iter().all(|sink| sink.equal != Some(false))
+            && self.ledger.iter().all(|ledger| ledger.misfit.is_none())
     }
 }
 
@@ -151,7 +157,7 @@ pub async fn verify(
     }
     let verdict = compare(snapshot, &ERRORS.into(), &errors_schema(), &errors).await?;
     verdicts.push(verdict);
-    Ok(Verification { epoch: snapshot.epoch, relations: verdicts, ledger: None })
+    Ok(Verification { epoch: snapshot.epoch, relations: verdicts, sinks: Vec::new(), ledger: None })
 }
 
 pub(crate) async fn collect(
@@ -213,4 +219,48 @@ async fn compare(
         })
         .collect();
     Ok(Verdict { relation: relation.to_string(), rows, equal: false, differences, differing, measures })
+}
+
+/// The verdict on one destination.
+#[derive(Debug, Clone, Serialize)]
+pub struct SinkVerdict {
+    /// The sink.
+    pub sink: String,
+    /// Rows in the destination.
+    pub rows: Option<i64>,
+    /// Whether they are those of the relation; None where that cannot be told, as `told` says.
+    pub equal: Option<bool>,
+    /// What is different, or why nothing can be told.
+    pub told: Option<String>,
+}
+
+/// Reads a destination back, and holds its rows and checksum against those of the relation at the snapshot's epoch.
+pub async fn verify_sink(snapshot: &Snapshot, feed: &mut FeedSpec) -> Result<SinkVerdict, PipelineError> {
+    let verdict = |rows, equal, told: Option<String>| SinkVerdict { sink: feed.name.clone(), rows, equal, told };
+    let held = match feed.sink.read_back().await {
+        Ok(Some(held)) => held,
+        Ok(None) => return Ok(verdict(None, None, Some("its values do not come back as they went".into()))),
+        Err(error) => return Ok(verdict(None, None, Some(error.to_string()))),
+    };
+    let rows = Some(held.rows);
+    if held.epoch != Some(snapshot.epoch) {
+        let at = held.epoch.map_or_else(|| "none of this version".to_owned(), |epoch| format!("epoch {epoch}"));
+        return Ok(verdict(rows, None, Some(format!("it holds {at}, not epoch {}", snapshot.epoch))));
+    }
+    let wanted = match &feed.where_sql {
+        None => snapshot.totals(&feed.relation),
+        Some(sql) => {
+            let failed = |e: datafusion::error::DataFusionError| PipelineError::Contents(e.into());
+            let frame = SessionContext::new().read_table(snapshot.table(&feed.relation).await?).map_err(failed)?;
+            let condition = frame.parse_sql_expr(sql).map_err(failed)?;
+            let kept = frame.filter(condition).map_err(failed)?.collect().await.map_err(failed)?;
+            Totals { rows: kept.iter().map(|batch| batch.num_rows() as i64).sum(), checksum: checksum(&kept)? }
+        }
+    };
+    let equal = (held.rows, held.checksum) == (wanted.rows, wanted.checksum);
+    let told = (!equal).then(|| match held.rows == wanted.rows {
+        true => "as many rows as there should be, but others".to_owned(),
+        false => format!("it should have {} rows", wanted.rows),
+    });
+    Ok(verdict(rows, Some(equal), told))
 }

@@ -16,7 +16,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::{StreamExt, TryStreamExt};
 use weir_incremental::Delta;
 use weir_pipeline::EpochNumber;
-use weir_pipeline::sink::{DeliveryClass, Feed, Sink, SinkError};
+use weir_pipeline::sink::{DeliveryClass, Feed, Held, Sink, SinkError};
 
 use crate::lake::file::{DataFile, FileWriter, Part, read_file};
 use crate::lake::table::{Commit, EPOCH_TXN, LakeTable};
@@ -230,6 +230,21 @@ impl Sink for LakeSink {
     async fn cursor(&mut self) -> Result<Option<EpochNumber>, SinkError> {
         self.table.settle_doubt().await?;
         Ok(self.held())
+    }
+
+    async fn read_back(&mut self) -> Result<Option<Held>, SinkError> {
+        self.table.settle_doubt().await?;
+        let mut held = Held { epoch: self.held(), rows: 0, checksum: 0 };
+        let files: Vec<Arc<DataFile>> = self.table.files().cloned().collect();
+        for file in files {
+            let mut rows = read_file(self.table.store(), &file, self.feed.schema.clone()).await?;
+            while let Some(batch) = rows.try_next().await? {
+                held.rows += batch.num_rows() as i64;
+                let sum = Delta::inserts(batch).checksum().map_err(|error| SinkError::Refused(error.to_string()))?;
+                held.checksum = held.checksum.wrapping_add(sum);
+            }
+        }
+        Ok(Some(held))
     }
 
     async fn apply(&mut self, epoch: EpochNumber, changes: &Delta) -> Result<(), SinkError> {

@@ -1,7 +1,7 @@
 //! `weir verify`: recomputes every model in batch from history and compares it with the live one.
 
 use anyhow::Context;
-use weir_pipeline::verify::Verification;
+use weir_pipeline::verify::{Verification, verify_sink};
 use weir_project::Project;
 use weir_server::client::Client;
 
@@ -13,6 +13,7 @@ use crate::offline;
 use crate::output::Format;
 use crate::progress::Progress;
 use crate::report;
+use crate::wiring::open_sinks;
 
 /// Arguments of `weir verify`.
 #[derive(Debug, Args)]
@@ -21,7 +22,8 @@ pub struct Arguments {}
 
 const EXAMPLES: &str = "\
 Runs every model's SQL in batch over the sources' history and compares rows, checksums and measures; replays the ledger
-from its first entry, and names the first that does not fit. Exit code 1 when something differs.
+from its first entry, and names the first that does not fit. While nothing runs, destinations are read back and their rows
+and checksums compared with the relation's. Exit code 1 when something differs.
 
 Examples:
   weir verify
@@ -40,10 +42,15 @@ pub async fn verify(project: Project, format: Format) -> anyhow::Result<bool> {
     let verification: serde_json::Value = if let Some(client) = Client::attach(&project.dir).await? {
         client.verify(&[]).await?
     } else {
-        let (service, _host) = offline::open(project).await?;
+        let (service, host) = offline::open(project).await?;
         let progress = Progress::new();
-        let verification: Verification =
+        let mut verification: Verification =
             service.verify_all(&|relation| progress.line(&format!("verifying {relation}"))).await?;
+        let snapshot = host.core.contents().pin();
+        for mut feed in open_sinks(&host).await? {
+            progress.line(&format!("verifying sink {}", feed.name));
+            verification.sinks.push(verify_sink(&snapshot, &mut feed).await?);
+        }
         progress.done();
         let equal = verification.equal();
         let mut value = serde_json::to_value(&verification)?;
@@ -79,6 +86,16 @@ pub async fn verify(project: Project, format: Format) -> anyhow::Result<bool> {
                 println!("    measure {name}, {group}: {} in the ledger, {} in batch", text(live), text(batch));
             }
         }
+    }
+    for sink in verification["sinks"].as_array().into_iter().flatten() {
+        let verdict = match sink["equal"].as_bool() {
+            Some(true) => "equal",
+            Some(false) => "DIFFERS",
+            None => "not compared",
+        };
+        let told = sink["told"].as_str().map(|told| format!(": {told}")).unwrap_or_default();
+        let rows = sink["rows"].as_i64().map(|rows| format!(", {rows} rows")).unwrap_or_default();
+        println!("  sink {}  {verdict}{rows}{told}", text(&sink["sink"]));
     }
     let same = relations.iter().all(|relation| relation["equal"].as_bool() == Some(true));
     let ledger = &verification["ledger"];

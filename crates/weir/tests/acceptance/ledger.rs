@@ -1,6 +1,6 @@
 //! The ledger: measures that add up, whenever they are declared and however it ends; mistakes in them; what it shows.
 
-use super::support::{Project, Receiver, assert_same_rows, duckdb, rows};
+use super::support::{Postgres, Project, Receiver, assert_same_rows, duckdb, rows};
 
 const CURRENCIES: [&str; 4] = ["EUR", "CZK", "USD", "GBP"];
 
@@ -246,4 +246,39 @@ fn signed_heads_bind_the_ledger_before_whoever_has_them() {
     project.run_once();
     let told = verify("heads.out", &public);
     assert!(told.code == Some(1) && told.stdout.contains("the head has hash"), "a history made anew: {told:#?}");
+}
+
+#[test]
+fn destinations_are_read_back_and_a_change_by_somebody_else_is_found() {
+    let postgres = Postgres::start();
+    let project = project("");
+    project.write(
+        "models/kinds.sql",
+        "-- weir: key = [\"id\"]\nSELECT id, currency, amount, CAST(weight AS REAL) AS light, weight, amount > 100 AS large, \
+         CAST(n AS SMALLINT) AS n, CAST(n AS TEXT)::BYTEA AS bytes, DATE '2026-01-31' AS day, \
+         to_timestamp_micros(n * 1000001) AS at FROM orders\n",
+    );
+    for (sink, more) in [("whole", ""), ("part", "where = \"n % 2 = 0\"\n")] {
+        let settings = "kind = \"postgres\"\nfrom = \"kinds\"\n";
+        project.write(
+            &format!("sinks/{sink}.toml"),
+            format!("{settings}table = \"{sink}\"\nurl = \"{}\"\n{more}", postgres.url()),
+        );
+    }
+    project.write("sinks/lake.toml", "kind = \"lake\"\nfrom = \"small\"\n");
+    project.write("in/1.json", orders(1, 200));
+    project.run_once();
+    let told = project.weir(&["verify"]);
+    assert_eq!(told.code, Some(0), "{told:#?}");
+    for sink in ["whole", "part", "lake"] {
+        assert!(told.stdout.contains(&format!("sink {sink}  equal")), "{told:#?}");
+    }
+    // One cent, and one row.
+    postgres.execute("UPDATE whole SET amount = amount + 0.01 WHERE id = 15");
+    let told = project.weir(&["verify"]);
+    assert!(told.code == Some(1) && told.stdout.contains("as many rows as there should be, but others"), "{told:#?}");
+    assert!(told.stdout.contains("sink part  equal"), "{told:#?}");
+    postgres.execute("DELETE FROM part WHERE id = 16");
+    let told = project.weir(&["verify"]);
+    assert!(told.code == Some(1) && told.stdout.contains("it should have"), "{told:#?}");
 }

@@ -11,6 +11,7 @@
 //! has got another shape is replaced by renaming.
 
 mod copy;
+mod read;
 mod shape;
 mod tls;
 
@@ -27,10 +28,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{SinkExt, StreamExt};
-use tokio_postgres::{Client, Config, CopyInSink, NoTls, Socket, Transaction};
+use tokio_postgres::{Client, Config, CopyInSink, IsolationLevel, NoTls, Socket, Transaction};
 use weir_incremental::Delta;
 use weir_pipeline::EpochNumber;
-use weir_pipeline::sink::{DeliveryClass, Feed, Sink, SinkError};
+use weir_pipeline::sink::{DeliveryClass, Feed, Held, Sink, SinkError};
 
 use shape::{Found, Shape};
 use tls::RustTls;
@@ -280,6 +281,24 @@ impl Sink for PostgresSink {
         self.reload_in(&mut connection, epoch, contents).await?;
         self.connection = Some(connection);
         Ok(())
+    }
+
+    async fn read_back(&mut self) -> Result<Option<Held>, SinkError> {
+        let mut connection = self.connect().await?;
+        let Connection { client, shape } = &mut connection;
+        // Cursor and rows as of one moment.
+        let reading = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        let transaction = reading.start().await.map_err(failed)?;
+        let cursor = read_cursor(&transaction, shape, &self.name, false).await?;
+        let held = match shape.look(&transaction).await? {
+            Found::Missing => Some((0, 0)),
+            Found::Fits => read::held(&transaction, shape, &self.feed.schema).await?,
+            Found::Differs(differences, _) => return Err(self.differs(shape, &differences)),
+        };
+        transaction.commit().await.map_err(failed)?;
+        self.connection = Some(connection);
+        let epoch = cursor.filter(|(version, _)| *version == self.feed.version).map(|(_, epoch)| epoch);
+        Ok(held.map(|(rows, checksum)| Held { epoch, rows, checksum }))
     }
 }
 

@@ -62,6 +62,13 @@ impl Postgres {
         format!("postgres://weir@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// Runs a statement.
+    #[track_caller]
+    pub fn execute(&self, sql: &str) {
+        let finished = finish(&mut psql(self.port, sql), None);
+        assert!(finished.code == Some(0), "{sql}: {finished:?}");
+    }
+
     /// Rows of a query.
     #[track_caller]
     pub fn query(&self, sql: &str) -> Rows {
