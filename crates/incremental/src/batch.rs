@@ -13,8 +13,8 @@ use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::datasource::provider_as_source;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, Join, Limit, LogicalPlan, LogicalPlanBuilder, TableScan, Union, Unnest, Window,
 };
@@ -97,6 +97,21 @@ pub async fn run(
     let errors = error_rows(&plan.name, &failures)?.consolidate()?.expand()?;
     let errors = if errors.num_rows() == 0 { Vec::new() } else { vec![errors] };
     Ok(BatchOutput { rows, errors })
+}
+
+/// The rows of a canonical plan, or of a part of one, as they come. Rows that fail are left out, and not told.
+pub(crate) async fn stream(
+    plan: &LogicalPlan,
+    tables: &(dyn Fn(&Relation) -> Option<Arc<dyn TableProvider>> + Sync),
+    now: i64,
+    limits: BatchLimits,
+) -> Result<SendableRecordBatchStream, EngineError> {
+    let failures = Mutex::new(BTreeMap::new());
+    let whole = Runnable { tables, now, failures: &failures }.of(plan)?;
+    let config = session_config().with_target_partitions(limits.threads);
+    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(limits.runtime()?).build();
+    let physical = physical::planner().create_physical_plan(&whole, &state).await?;
+    Ok(execute_stream(physical, state.task_ctx())?)
 }
 
 /// What failed at the nodes of a plan that can fail, by the fingerprint of the sub-plan.

@@ -15,6 +15,7 @@ pub mod delta;
 pub mod errors;
 pub mod exact;
 pub mod growth;
+pub mod lineage;
 pub mod operators;
 mod physical;
 pub mod planner;

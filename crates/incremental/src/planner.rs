@@ -333,6 +333,13 @@ fn rules() -> Vec<Arc<dyn datafusion::optimizer::OptimizerRule + Send + Sync>> {
     ]
 }
 
+/// The plan with its conditions as near to the scans as they can be; as it is where that fails.
+pub(crate) fn push_down_filters(plan: LogicalPlan) -> LogicalPlan {
+    let rule = Arc::new(datafusion::optimizer::push_down_filter::PushDownFilter::new());
+    let pushed = Optimizer::with_rules(vec![rule]).optimize(plan.clone(), &context(), |_, _| {});
+    pushed.unwrap_or(plan)
+}
+
 /// Words of a message that may stand in the query as they are: SQL in capitals and names of functions, the longest first.
 fn named_in(message: &str) -> Vec<&str> {
     let words = message.split(|c: char| !(c.is_alphanumeric() || c == '_'));
@@ -420,6 +427,13 @@ fn plain(schema: &SchemaRef) -> SchemaRef {
 /// A relation that a plan may read; it has columns only.
 #[derive(Debug)]
 pub(crate) struct RelationSource(SchemaRef);
+
+impl RelationSource {
+    /// A relation of these columns.
+    pub fn new(schema: SchemaRef) -> Self {
+        Self(schema)
+    }
+}
 
 impl TableSource for RelationSource {
     fn schema(&self) -> SchemaRef {

@@ -121,7 +121,7 @@ fn merged(input: LogicalPlan, expressions: Vec<Expr>) -> Result<(LogicalPlan, Ve
 }
 
 /// The columns of a leaf, without qualifiers, floats canonical.
-pub(super) fn scan_columns(leaf: &LogicalPlan) -> Result<LogicalPlan> {
+pub(crate) fn scan_columns(leaf: &LogicalPlan) -> Result<LogicalPlan> {
     let columns = (0..leaf.schema().fields().len())
         .map(|index| {
             let value = column(leaf, index);

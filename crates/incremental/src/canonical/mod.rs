@@ -32,7 +32,7 @@ use crate::errors::{PlanError, PlanErrorKind};
 use arrow::datatypes::{Field, Fields};
 use clock::{Bounds, bounds_of, reads_clock};
 use columns::{Below, column, named, pick, rebind, scan_columns, unique_names};
-pub(crate) use columns::{cannot_fail, project};
+pub(crate) use columns::{cannot_fail, project, scan_columns as unqualified};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DataFusionError, TableReference};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};

@@ -5,6 +5,7 @@ mod fuzz;
 mod growth;
 mod harness;
 mod history;
+mod lineage;
 mod planner;
 mod traps;
 mod whole;

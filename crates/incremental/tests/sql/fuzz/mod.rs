@@ -16,12 +16,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Drawn when the environment does not say how many: well under a minute of work.
 const QUERIES: u64 = 250;
 
-fn from_environment(name: &str, otherwise: u64) -> u64 {
+pub fn from_environment(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 /// The query and history of a seed.
-fn drawn(seed: u64) -> (query::Query, History, StateRun) {
+pub fn drawn(seed: u64) -> (query::Query, History, StateRun) {
     let mut chance = Chance::new(seed.wrapping_mul(0x1234_5678_9abc_def1).wrapping_add(99));
     let levels = 1 + chance.below(4);
     let query = Generator::new(&mut chance).query(levels);
