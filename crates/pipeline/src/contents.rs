@@ -507,6 +507,12 @@ impl Snapshot {
         Ok((pinned.info.clone(), parts))
     }
 
+    /// The relation's changes up to the pinned epoch, as tables of its columns, `_weight` and `_epoch`. What history has
+    /// merged or landed together has the epoch of the landing.
+    pub async fn changes(&self, relation: &Relation) -> Result<Vec<Arc<dyn TableProvider>>, ContentsError> {
+        Ok(self.change_parts(relation, 0).await?.1)
+    }
+
     /// The relation's rows at the pinned epoch, each as often as it occurs, as a table for plans.
     pub async fn table(&self, relation: &Relation) -> Result<Arc<dyn TableProvider>, ContentsError> {
         let (info, parts) = self.change_parts(relation, 0).await?;

@@ -71,8 +71,32 @@ pub trait Input: Send + Sync {
     /// quarter of a second.
     async fn changed(&self);
 
+    /// A cursor from which a poll gives the record at `offset`, if it is still there, perhaps behind some before it.
+    async fn cursor_at(&self, _offset: u64) -> Cursor {
+        Cursor::default()
+    }
+
+    /// Whether offsets number the records of the input's one partition, from 0 and without a gap.
+    fn numbers_records(&self) -> bool {
+        false
+    }
+
+    /// Where a person finds the record at `offset`; None where the input's name and the offset say it all.
+    async fn place(&self, _offset: u64) -> Option<Place> {
+        None
+    }
+
     /// What lies before `cursor` will never be polled again; storage of our own may be freed.
     async fn release(&self, cursor: &Cursor) -> Result<(), InputError>;
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: String,
+    /// Byte in its uncompressed content.
+    pub byte: u64,
 }
 
 /// Why an input could not be read.

@@ -29,6 +29,7 @@ pub mod spec;
 pub mod state;
 pub mod verify;
 pub mod watermark;
+pub mod why;
 
 /// Number of an epoch: 1 for a project's first, then without gaps.
 pub type EpochNumber = u64;

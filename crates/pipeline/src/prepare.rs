@@ -217,6 +217,12 @@ impl SourceReader {
         PreparedRows { rows, records, times, rejects, rejected: Some((left, left_records)) }
     }
 
+    /// What the source would make of all records of a chunk if its `where` were not asked, and which of them it claims.
+    pub fn examine(&self, chunk: &Chunk) -> (PreparedRows, Option<Vec<bool>>) {
+        let claimed = self.claims(&chunk.records, &chunk.attributes).map(|(claimed, _)| claimed);
+        (self.prepare(chunk, None), claimed)
+    }
+
     /// Adds the enriched columns; rows whose expression fails are reported and left out.
     fn enriched(
         &self,

@@ -65,7 +65,7 @@ pub async fn prepare_replay(
     Ok(Some(ReplayPart { source: index, chunks, removed: vec![(relation, removed)], check_lateness: !late }))
 }
 
-fn chunks_of(batch: &RecordBatch) -> Result<Vec<Chunk>, PipelineError> {
+pub(crate) fn chunks_of(batch: &RecordBatch) -> Result<Vec<Chunk>, PipelineError> {
     let schema = batch.schema();
     let column = |name: &str| schema.index_of(name).map(|i| batch.column(i));
     let raw = column("raw")?.as_binary::<i32>();

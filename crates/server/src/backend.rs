@@ -169,6 +169,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Recomputes the named models, or all, from history and compares them: a JSON object with a field `same`.
     async fn verify(&self, models: &[String]) -> Result<serde_json::Value, Failure>;
 
+    /// Answers why a row is there, or is not: a question and an answer of the pipeline's own, as JSON objects. The answer
+    /// holds records as they came, so it is given to those only who may give orders.
+    async fn why(&self, question: serde_json::Value) -> Result<serde_json::Value, Failure> {
+        let _ = question;
+        Err(Failure::new(FailureKind::NotFound, "this pipeline does not answer such questions"))
+    }
+
     /// Carries out an order; returns a JSON object that says what was done.
     async fn control(&self, order: Control) -> Result<serde_json::Value, Failure>;
 }

@@ -107,6 +107,14 @@ impl Client {
         json(self.send(Method::POST, "/verify", Some(&body)).await?).await
     }
 
+    /// Asks why a row is there, or is not.
+    ///
+    /// # Errors
+    /// What the server said, or [`FailureKind::Unavailable`].
+    pub async fn why(&self, question: &serde_json::Value) -> Result<serde_json::Value, Failure> {
+        json(self.send(Method::POST, "/why", Some(question)).await?).await
+    }
+
     /// Gives an order.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/health/live", get(|| async { json(StatusCode::OK, &serde_json::json!({ "live": true })) }))
         .route("/health/ready", get(ready))
         .route("/verify", post(verify))
+        .route("/why", post(why))
         .route("/control", post(control))
         .fallback(any(unknown))
         .method_not_allowed_fallback(not_allowed)
@@ -117,6 +118,17 @@ async fn verify(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     };
     match shared.backend.verify(&request.models).await {
         Ok(report) => json(StatusCode::OK, &report),
+        Err(failure) => failed(&failure),
+    }
+}
+
+async fn why(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let question: serde_json::Value = match ordered(&shared, &headers, &body) {
+        Ok(question) => question,
+        Err(response) => return *response,
+    };
+    match shared.backend.why(question).await {
+        Ok(answer) => json(StatusCode::OK, &answer),
         Err(failure) => failed(&failure),
     }
 }

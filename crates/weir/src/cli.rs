@@ -65,6 +65,8 @@ enum Command {
     Graph(commands::graph::Arguments),
     /// Shows how a model is kept up to date, what that costs and what it remembers
     Explain(commands::explain::Arguments),
+    /// Shows the records that made a row, or at which step an expected row fell out
+    Why(commands::why::Arguments),
     /// Helps with data contracts
     Schema(commands::schema::Arguments),
     /// Prints a script that completes commands in a shell
@@ -101,6 +103,7 @@ impl Cli {
             Command::Demo(arguments) => commands::demo::execute(global, &arguments),
             Command::Graph(arguments) => commands::graph::run(global, &arguments),
             Command::Explain(arguments) => commands::explain::execute(global, &arguments),
+            Command::Why(arguments) => commands::why::execute(global, &arguments),
             Command::Schema(arguments) => commands::schema::run(global, &arguments),
             Command::Completion(arguments) => commands::completion::run(&arguments),
         }

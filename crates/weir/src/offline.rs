@@ -14,12 +14,29 @@ use weir_server::{Backend, Control};
 
 use crate::host::{Host, OnChange, OpenOptions};
 use crate::progress::Progress;
-use crate::service::{Service, ServiceParts};
+use crate::service::{Origins, Service, ServiceParts};
+use crate::wiring::open_inputs;
 
 /// Opens the project as it was accepted, recovers it and answers from it. The data folder is held meanwhile.
 pub async fn open(project: Project) -> anyhow::Result<(Service, Host)> {
+    open_with(project, false).await
+}
+
+/// The same, with the inputs open, so that records can be read again.
+pub async fn open_with_inputs(project: Project) -> anyhow::Result<(Service, Host)> {
+    open_with(project, true).await
+}
+
+async fn open_with(project: Project, inputs: bool) -> anyhow::Result<(Service, Host)> {
     let options = OpenOptions { on_change: OnChange::Keep, ..OpenOptions::default() };
     let mut host = Host::open(project, &options, &Progress::new()).await?;
+    let origins = if inputs {
+        let (environment, project, spec) = (host.environment.clone(), host.project.clone(), host.spec.clone());
+        let opened = tokio::task::spawn_blocking(move || open_inputs(&environment, &project, &spec)).await??;
+        Some(Origins::of(&host, &opened))
+    } else {
+        None
+    };
     let activity = Mutex::new(Activity::at_rest(host.core.operators()));
     let service = Service::new(ServiceParts {
         spec: host.spec.clone(),
@@ -27,6 +44,7 @@ pub async fn open(project: Project) -> anyhow::Result<(Service, Host)> {
         indexes: host.core.indexes().clone(),
         ledger: host.core.ledger().clone(),
         progress: Arc::new(runtime::Progress { activity, ..runtime::Progress::default() }),
+        origins,
         control: None,
         stop: None,
     });
@@ -52,6 +70,7 @@ async fn alone(project: Project, order: Control) -> anyhow::Result<serde_json::V
         indexes: host.core.indexes().clone(),
         ledger: host.core.ledger().clone(),
         progress: progress.clone(),
+        origins: None,
         control: Some(control),
         stop: None,
     });

@@ -33,6 +33,10 @@ use weir_server::{Backend, Control, Failure, FailureKind, KeyColumn, Lookup, Pla
 
 use crate::{ledger_tables, operators};
 
+mod why;
+
+pub use why::Origins;
+
 /// A pipeline as seen from outside, running or only recovered.
 pub struct Service {
     spec: Arc<PipelineSpec>,
@@ -40,6 +44,7 @@ pub struct Service {
     indexes: BTreeMap<Relation, SharedIndex>,
     ledger: SharedLedger,
     progress: Arc<Progress>,
+    origins: Option<Origins>,
     control: Option<mpsc::Sender<LoopControl>>,
     stop: Option<watch::Sender<bool>>,
     started: std::time::Instant,
@@ -59,6 +64,8 @@ pub struct ServiceParts {
     pub ledger: SharedLedger,
     /// Progress of the loop.
     pub progress: Arc<Progress>,
+    /// Where rows came from, for those who ask why a row is there.
+    pub origins: Option<Origins>,
     /// The loop, where one runs.
     pub control: Option<mpsc::Sender<LoopControl>>,
     /// Ends the run.
@@ -92,6 +99,7 @@ impl Service {
             indexes: parts.indexes,
             ledger: parts.ledger,
             progress: parts.progress,
+            origins: parts.origins,
             control: parts.control,
             stop: parts.stop,
             started: std::time::Instant::now(),
@@ -390,6 +398,12 @@ impl Backend for Service {
         let mut value = serde_json::to_value(&verification).map_err(internal)?;
         value["same"] = json!(verification.equal());
         Ok(value)
+    }
+
+    async fn why(&self, question: serde_json::Value) -> Result<serde_json::Value, Failure> {
+        let question = serde_json::from_value(question)
+            .map_err(|error| Failure::new(FailureKind::Request, format!("the question is not understood: {error}")))?;
+        serde_json::to_value(self.answer_why(&question).await?).map_err(internal)
     }
 
     async fn control(&self, order: Control) -> Result<serde_json::Value, Failure> {

@@ -166,7 +166,7 @@ fn is_within(expression: &Expr, schema: &DFSchema, range: std::ops::Range<usize>
 }
 
 /// An expression as a person would write it.
-fn shown(expression: &Expr) -> String {
+pub fn shown(expression: &Expr) -> String {
     let plain = expression.clone().transform_up(|e| {
         Ok(match e {
             Expr::ScalarFunction(mut call) if call.func.name() == "canonical" && call.args.len() == 1 => {
@@ -178,12 +178,14 @@ fn shown(expression: &Expr) -> String {
     });
     let plain = plain.map_or_else(|_| expression.clone(), |done| done.data);
     match datafusion::sql::unparser::expr_to_sql(&plain) {
+        Ok(datafusion::sql::sqlparser::ast::Expr::Nested(sql)) => sql.to_string(),
         Ok(sql) => sql.to_string(),
         Err(_) => plain.human_display().to_string(),
     }
 }
 
-fn equality((expression, value): &(Expr, ScalarValue)) -> String {
+/// `column = value`, as a person would write it.
+pub fn equality((expression, value): &(Expr, ScalarValue)) -> String {
     if value.is_null() {
         format!("{} IS NULL", shown(expression))
     } else {

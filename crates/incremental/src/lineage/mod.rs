@@ -10,13 +10,15 @@
 //! new is found; then whole sources are named, and [`Lineage::whole`] says so.
 
 mod absence;
+mod condition;
 mod descend;
 mod pairs;
 mod row_set;
 mod select;
 
-pub use absence::{Fate, Lost, Step, absence};
-pub use row_set::RowSet;
+pub use absence::{Fate, Lost, Step, absence, equality, shown};
+pub use condition::{Condition, narrowing};
+pub use row_set::{RowIndex, RowSet};
 
 use crate::batch::{self, BatchLimits};
 use crate::delta::{Delta, Relation};

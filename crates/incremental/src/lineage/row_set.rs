@@ -98,3 +98,33 @@ impl RowSet {
         Ok((0..rows).map(|row| Some(self.times.contains_key(bytes.get(row)))).collect())
     }
 }
+
+/// Finds rows by value.
+#[derive(Debug)]
+pub struct RowIndex {
+    places: HashMap<Box<[u8]>, usize, ahash::RandomState>,
+}
+
+impl RowIndex {
+    /// Of the rows of a batch; of equal ones the first.
+    ///
+    /// # Errors
+    /// When rows cannot be told apart.
+    pub fn new(rows: &RecordBatch) -> Result<Self, LineageError> {
+        let bytes = encoded(rows.columns(), rows.num_rows())?;
+        let mut places = HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        for row in 0..rows.num_rows() {
+            places.entry(Box::from(bytes.get(row))).or_insert(row);
+        }
+        Ok(Self { places })
+    }
+
+    /// For each of the rows, which must be of the same column types, the index of its equal.
+    ///
+    /// # Errors
+    /// When rows cannot be told apart.
+    pub fn find(&self, columns: &[ArrayRef], rows: usize) -> Result<Vec<Option<usize>>, LineageError> {
+        let bytes = encoded(columns, rows)?;
+        Ok((0..rows).map(|row| self.places.get(bytes.get(row)).copied()).collect())
+    }
+}

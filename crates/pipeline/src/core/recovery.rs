@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 use weir_incremental::Relation;
+use weir_journal::EpochReader;
 
 use super::batches::weighted;
 use super::{Core, PipelineError};
@@ -12,6 +13,11 @@ use crate::change::Change;
 use crate::frames::{self, CommitRecord, FRAME_ADMITTED, FRAME_RECOMPUTED, FRAME_SYSTEM, FRAMES_VERSION};
 
 impl Core {
+    /// Reads the epochs that the journal still has.
+    pub fn journal(&self) -> EpochReader {
+        self.journal.reader()
+    }
+
     /// Runs the committed epochs behind the checkpoint again.
     pub(super) fn replay(&mut self) -> Result<(), PipelineError> {
         let Some(last) = self.journal.last() else { return Ok(()) };

@@ -18,6 +18,7 @@ pub mod status;
 pub mod test;
 pub mod validate;
 pub mod verify;
+pub mod why;
 
 use tokio::sync::watch;
 use weir_project::{Mistake, Project};

@@ -19,7 +19,7 @@ use super::{Answer, Failure, block_on, read_project};
 use crate::cli::Global;
 use crate::host::{Host, OnChange, OpenOptions};
 use crate::progress::Progress;
-use crate::service::{Service, ServiceParts};
+use crate::service::{Origins, Service, ServiceParts};
 use crate::wiring::{notifiers, open_inputs, open_sinks, publisher};
 
 /// Arguments of `weir run`.
@@ -111,6 +111,7 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
         indexes: host.core.indexes().clone(),
         ledger: host.core.ledger().clone(),
         progress: shared.clone(),
+        origins: Some(Origins::of(&host, &inputs)),
         control: Some(control),
         stop: Some(stop.clone()),
     }));

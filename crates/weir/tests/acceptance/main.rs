@@ -16,3 +16,4 @@ mod refresh;
 mod sql;
 mod support;
 mod tutorial;
+mod why;

@@ -79,6 +79,14 @@ impl Input for BeaconInput {
         }
     }
 
+    async fn cursor_at(&self, offset: u64) -> Cursor {
+        Cursor(format!("{{\"next\":{}}}", offset.max(self.log.first_offset())))
+    }
+
+    fn numbers_records(&self) -> bool {
+        true
+    }
+
     async fn release(&self, cursor: &Cursor) -> Result<(), InputError> {
         let before = self.next_of(cursor)?;
         let log = Arc::clone(&self.log);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use weir_environment::Clock;
-use weir_pipeline::input::{Cursor, Input, InputError, Polled};
+use weir_pipeline::input::{Cursor, Input, InputError, Place, Polled};
 use weir_schemas::FormatRef;
 
 use reading::Reading;
@@ -103,6 +103,15 @@ impl Input for FilesInput {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    async fn cursor_at(&self, offset: u64) -> Cursor {
+        // What cannot be found is looked for from the beginning.
+        self.blocking(move |reading| Ok(reading.cursor_at(offset))).await.unwrap_or_default()
+    }
+
+    async fn place(&self, offset: u64) -> Option<Place> {
+        self.blocking(move |reading| Ok(reading.place(offset))).await.ok().flatten()
     }
 
     async fn release(&self, _cursor: &Cursor) -> Result<(), InputError> {

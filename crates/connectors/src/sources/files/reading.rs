@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
-use weir_pipeline::input::{Chunk, Cursor, Incident, InputError, Polled};
+use weir_pipeline::input::{Chunk, Cursor, Incident, InputError, Place, Polled};
 use weir_schemas::{Attribute, Attributes, Framer, Records};
 
 use super::FilesSettings;
@@ -111,6 +111,42 @@ impl Reading {
         self.reached = position.entry;
         let more = position.entry < self.catalogue.len() || settling;
         Ok((Polled { chunks, cursor: position.cursor(), more }, settling))
+    }
+
+    /// The entry in which an offset lies, and the offset of its first byte.
+    fn entry_of(&self, offset: u64) -> Option<(u64, u64)> {
+        let mut base = 0;
+        for index in 0..self.catalogue.len() {
+            let entry = self.catalogue.get(index)?;
+            let extent = match (&entry.kind, entry.finished) {
+                (Kind::File, Some(found)) => found.length + 1,
+                // The file being read is the last.
+                (Kind::File, None) => return (offset >= base).then_some((index, base)),
+                _ => 1,
+            };
+            if offset < base + extent {
+                return Some((index, base));
+            }
+            base += extent;
+        }
+        None
+    }
+
+    /// The beginning of the file in which an offset lies.
+    pub fn cursor_at(&mut self, offset: u64) -> Cursor {
+        let found = self.entry_of(offset);
+        let found = found.and_then(|(entry, base)| Some((entry, base, self.catalogue.chain_before(entry)?)));
+        match found {
+            Some((entry, base, chain)) => Position { entry, base, chain, ..Position::default() }.cursor(),
+            None => Cursor::default(),
+        }
+    }
+
+    /// The file in which an offset lies, and the byte.
+    pub fn place(&self, offset: u64) -> Option<Place> {
+        let (index, base) = self.entry_of(offset)?;
+        let name = self.catalogue.get(index)?.name.to_string();
+        Some(Place { file: name, byte: offset - base })
     }
 
     /// Adds to the catalogue what is new; returns whether more will soon be settled.
