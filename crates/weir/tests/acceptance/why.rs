@@ -225,31 +225,31 @@ fn a_running_pipeline_tells_topic_and_offset_of_what_was_posted() {
     let project = Project::new();
     project.write(
         "sources/clicks.toml",
-        "kind = \"beacon\"\ninput = \"site\"\n[columns]\nid = { type = \"BIGINT\", required = true }\nuser = \"TEXT\"\n",
+        "kind = \"beacon\"\ninput = \"site\"\n[columns]\nid = { type = \"BIGINT\", required = true }\nvisitor = \"TEXT\"\n",
     );
     project.write(
-        "models/by_user.sql",
-        "-- weir: key = [\"user\"]\nSELECT user, count(*) AS clicks FROM clicks GROUP BY user\n",
+        "models/by_visitor.sql",
+        "-- weir: key = [\"visitor\"]\nSELECT visitor, count(*) AS clicks FROM clicks GROUP BY visitor\n",
     );
     let mut running = project.start();
     let mut beacon = Connection::open(project.beacon).expect("the beacon listens");
     for id in 0..20 {
-        let event = json!({"id": id, "user": format!("u{}", id % 4)}).to_string();
+        let event = json!({"id": id, "visitor": format!("u{}", id % 4)}).to_string();
         assert!(beacon.post("/events/site", event.as_bytes()).expect("an answer").is_success());
     }
-    running.wait_until("all is counted", || project.value("SELECT coalesce(sum(clicks), 0) FROM by_user") == "20");
-    let answer = why(&project, &["by_user", "u3"]);
+    running.wait_until("all is counted", || project.value("SELECT coalesce(sum(clicks), 0) FROM by_visitor") == "20");
+    let answer = why(&project, &["by_visitor", "u3"]);
     let records = answer["sources"][0]["records"].as_array().expect("records");
     let offsets: Vec<u64> = records.iter().filter_map(|record| record["offset"].as_u64()).collect();
     assert_eq!(offsets, [3, 7, 11, 15, 19], "{answer:#}");
     for record in records {
         let raw: Value = serde_json::from_str(record["raw"].as_str().expect("bytes")).expect("JSON");
-        assert_eq!(raw["user"], "u3");
+        assert_eq!(raw["visitor"], "u3");
         assert!(record["arrival"].is_string() && record["epoch"].is_number(), "{record:#}");
     }
     // The records hold what people sent: only who knows the token may ask.
     let mut server = Connection::open(project.server).expect("the server listens");
-    let question = json!({"model": "by_user", "key": [[null, "u3"]], "limit": 1}).to_string();
+    let question = json!({"model": "by_visitor", "key": [[null, "u3"]], "limit": 1}).to_string();
     assert_eq!(server.post("/why", question.as_bytes()).expect("an answer").status, 401);
     running.stop();
 }

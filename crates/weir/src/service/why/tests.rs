@@ -110,7 +110,7 @@ async fn take_in(project: Project) {
 }
 
 /// The rows that raw records become, by a decoder and nothing else.
-fn decoded(source: &SourceSpec, raw: &[String], preamble: &str) -> RecordBatch {
+fn decoded(source: &SourceSpec, raw: &[String], preamble: &str, now: i64) -> RecordBatch {
     let mut buffer = Vec::new();
     let mut ranges = Vec::new();
     for record in raw {
@@ -118,10 +118,10 @@ fn decoded(source: &SourceSpec, raw: &[String], preamble: &str) -> RecordBatch {
         buffer.extend_from_slice(record.as_bytes());
         buffer.push(b'\n');
     }
-    let arrivals: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0; raw.len()]).with_timezone("UTC"));
+    let arrivals: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![now; raw.len()]).with_timezone("UTC"));
     let chunk = Chunk {
         offsets: (0..raw.len() as u64).collect(),
-        arrivals: vec![0; raw.len()],
+        arrivals: vec![now; raw.len()],
         attributes: Attributes { columns: vec![(Attribute::Arrival, arrivals)] },
         records: Records { preamble: bytes::Bytes::from(preamble.to_owned()), ..Records::new(buffer.into(), ranges) },
         ..Chunk::default()
@@ -150,7 +150,7 @@ async fn gives_again(
         let raw: Option<Vec<String>> = records.iter().map(|record| record.raw.clone()).collect();
         let raw = raw.ok_or_else(|| format!("a record of {} has no bytes", source.name))?;
         let preamble = if source.name.as_ref() == "customers" { "customer_id,name,country,since" } else { "" };
-        let rows = decoded(source, &raw, preamble);
+        let rows = decoded(source, &raw, preamble, now);
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).expect("rows");
         tables.insert(source.name.clone(), Arc::new(table));
     }
