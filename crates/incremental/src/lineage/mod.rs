@@ -163,7 +163,7 @@ pub async fn lineage(
 fn upstream<'a>(models: &[&'a ModelPlan], target: &Relation) -> Vec<&'a ModelPlan> {
     let mut needed = BTreeSet::from([target.clone()]);
     let mut found: Vec<&ModelPlan> = Vec::new();
-    for model in models.iter().rev().filter(|model| model.name == *target || !model.reads.is_empty()) {
+    for model in models.iter().rev() {
         if needed.contains(&model.name) {
             needed.extend(model.reads.iter().cloned());
             found.push(model);

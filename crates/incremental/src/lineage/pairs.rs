@@ -25,7 +25,7 @@ impl Side {
     }
 
     /// This side's key of an equality, and the other's.
-    pub fn key<'a>(self, on: &'a (Expr, Expr)) -> (&'a Expr, &'a Expr) {
+    pub fn key(self, on: &(Expr, Expr)) -> (&Expr, &Expr) {
         match self {
             Side::Left => (&on.0, &on.1),
             Side::Right => (&on.1, &on.0),

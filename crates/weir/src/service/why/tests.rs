@@ -1,7 +1,8 @@
-//! Rows of the example shop, asked about one after the other: the models, run over nothing but the raw bytes of the records
+//! Rows of the examples, asked about one after the other: the models, run over nothing but the raw bytes of the records
 //! that are named, must give the row.
 //!
-//! `WEIR_WHY_ROWS` says how many rows are asked about, `WEIR_WHY_EVENTS` among how many events, `WEIR_WHY_SEED` which.
+//! `WEIR_WHY_ROWS` says how many rows are asked about, `WEIR_WHY_EVENTS` among how many events, `WEIR_WHY_SEED` which;
+//! `WEIR_WHY_PAYMENTS` among how many payments.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -31,6 +32,7 @@ use weir_schemas::{Attribute, Attributes, Records};
 
 use super::Origins;
 use crate::host::{Host, OpenOptions};
+use crate::payments::{Plan, generate};
 use crate::progress::Progress;
 use crate::service::{Service, ServiceParts};
 use crate::visitors::Visitors;
@@ -109,6 +111,9 @@ async fn take_in(project: Project) {
     inputs.topics.values().for_each(|topic| topic.close());
 }
 
+/// The first lines of CSV files, by source: what their records need to be understood.
+type Heads = BTreeMap<&'static str, String>;
+
 /// The rows that raw records become, by a decoder and nothing else.
 fn decoded(source: &SourceSpec, raw: &[String], preamble: &str, now: i64) -> RecordBatch {
     let mut buffer = Vec::new();
@@ -134,8 +139,8 @@ fn decoded(source: &SourceSpec, raw: &[String], preamble: &str, now: i64) -> Rec
 /// Whether the models give the row over the records that the answer names.
 async fn gives_again(
     service: &Service,
-    model: &Relation,
-    row: &serde_json::Value,
+    heads: &Heads,
+    (model, row): (&Relation, &serde_json::Value),
     answer: &Present,
     now: i64,
 ) -> Result<(), String> {
@@ -149,8 +154,8 @@ async fn gives_again(
         }
         let raw: Option<Vec<String>> = records.iter().map(|record| record.raw.clone()).collect();
         let raw = raw.ok_or_else(|| format!("a record of {} has no bytes", source.name))?;
-        let preamble = if source.name.as_ref() == "customers" { "customer_id,name,country,since" } else { "" };
-        let rows = decoded(source, &raw, preamble, now);
+        let head = heads.get(source.name.as_ref()).map_or("", String::as_str);
+        let rows = decoded(source, &raw, head, now);
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).expect("rows");
         tables.insert(source.name.clone(), Arc::new(table));
     }
@@ -170,12 +175,37 @@ async fn gives_again(
 
 #[test]
 fn rows_of_the_shop_come_from_the_records_that_are_named() {
-    let (rows, events) = (from_environment("WEIR_WHY_ROWS", 40), from_environment("WEIR_WHY_EVENTS", 2000));
-    let seed = from_environment("WEIR_WHY_SEED", 1);
+    let events = from_environment("WEIR_WHY_EVENTS", 2000) as usize;
+    let heads = Heads::from([("customers", "customer_id,name,country,since".to_owned())]);
+    hold("shop", &|project, seed| log(project, seed, events), &|_| heads.clone(), 6);
+}
+
+#[test]
+fn rows_of_the_payments_come_from_the_records_that_are_named() {
+    let payments = from_environment("WEIR_WHY_PAYMENTS", 300);
+    let fill = |project: &Project, seed: u64| {
+        let plan = Plan { payments, days: 3, faults: 3, seed };
+        generate(&project.dir.join("data"), plan).expect("files");
+    };
+    let head = |project: &Project, folder: &str| {
+        let files = std::fs::read_dir(project.dir.join("data").join(folder)).expect("files").flatten();
+        let file = files.map(|file| file.path()).min().expect("a file");
+        std::fs::read_to_string(file).expect("text").lines().next().unwrap_or_default().to_owned()
+    };
+    let heads = |project: &Project| {
+        Heads::from([("processor_lines", head(project, "processor")), ("bank_lines", head(project, "bank"))])
+    };
+    hold("payments", &fill, &heads, 10);
+}
+
+/// Asks about rows of an example's models, of each in turn.
+fn hold(example: &str, fill: &dyn Fn(&Project, u64), heads: &dyn Fn(&Project) -> Heads, models_min: usize) {
+    let (rows, seed) = (from_environment("WEIR_WHY_ROWS", 30), from_environment("WEIR_WHY_SEED", 1));
     let folder = tempfile::tempdir().expect("a folder");
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("example/shop"), folder.path());
-    let project = Project::read(folder.path(), None).project.expect("the shop is sound");
-    log(&project, seed, events as usize);
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("example").join(example), folder.path());
+    let project = Project::read(folder.path(), None).project.expect("the example is sound");
+    fill(&project, seed);
+    let heads = heads(&project);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         take_in(project.clone()).await;
@@ -209,7 +239,7 @@ fn rows_of_the_shop_come_from_the_records_that_are_named() {
             }
         }
         let names: Vec<Relation> = all.keys().cloned().collect();
-        assert!(names.len() >= 6, "the shop has rows in most of its models: {names:?}");
+        assert!(names.len() >= models_min, "most models have rows: {names:?}");
         let mut random = StdRng::seed_from_u64(seed);
         let (mut failed, mut longest, mut total) = (Vec::new(), Duration::ZERO, Duration::ZERO);
         for number in 0..rows as usize {
@@ -231,11 +261,15 @@ fn rows_of_the_shop_come_from_the_records_that_are_named() {
             if !answer.reproduced {
                 failed.push(format!("{model} {row}: the answer itself says that it does not hold"));
             }
-            if let Err(why) = gives_again(&service, model, &row, &answer, snapshot.clock).await {
+            if let Err(why) = gives_again(&service, &heads, (model, &row), &answer, snapshot.clock).await {
                 failed.push(format!("{model} {row}: {why}"));
             }
         }
-        println!("{rows} rows of {} models; {:?} a question, {longest:?} at most", names.len(), total / rows as u32);
+        println!(
+            "{rows} rows of {} models of {example}; {:?} a question, {longest:?} at most",
+            names.len(),
+            total / rows as u32
+        );
         assert!(failed.is_empty(), "{} of {rows}\n{}", failed.len(), failed[..failed.len().min(5)].join("\n"));
         inputs.topics.values().for_each(|topic| topic.close());
     });
