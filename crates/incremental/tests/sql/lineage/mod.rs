@@ -72,7 +72,7 @@ impl Contents {
         let batches = runtime.block_on(async { context.read_table(table)?.collect().await }).expect("rows in memory");
         let parts: Vec<Delta> = batches.into_iter().map(Delta::inserts).collect();
         let parts: Vec<Delta> = parts.iter().map(|p| p.with_schema(schema.clone()).expect("its columns")).collect();
-        Delta::concat(&schema, &parts).and_then(|delta| Ok(delta.consolidate().expect("rows"))).expect("rows")
+        Delta::concat(&schema, &parts).map(|delta| delta.consolidate().expect("rows")).expect("rows")
     }
 }
 

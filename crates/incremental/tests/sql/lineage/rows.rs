@@ -60,7 +60,8 @@ fn hold(
     // Of what the model gives, the row in question must be there as often as it was.
     let key = |delta: &Delta, index: usize| delta.rows.slice(index, 1);
     let same = (0..given.len()).find(|index| {
-        compare(&row.schema(), Some(&vec![Delta::inserts(key(&given, *index))]), &[row.rows.clone()]).is_ok()
+        compare(&row.schema(), Some(&vec![Delta::inserts(key(&given, *index))]), std::slice::from_ref(&row.rows))
+            .is_ok()
     });
     let times = same.map_or(0, |index| given.weights.value(index));
     if times != row.weights.value(0) {
