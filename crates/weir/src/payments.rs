@@ -135,7 +135,7 @@ pub fn generate(folder: &Path, plan: Plan) -> std::io::Result<Vec<Fault>> {
         maker.payment(number, day, at, roles.get(&number).copied())?;
     }
     for _ in 0..plan.faults {
-        maker.from_nowhere(days)?;
+        maker.add_from_nowhere(days)?;
     }
     for day in &mut maker.days {
         day.events.flush()?;
@@ -329,7 +329,7 @@ impl Maker<'_> {
     }
 
     /// A line that no event is behind, and a dispute of a payment that never was.
-    fn from_nowhere(&mut self, days: i64) -> std::io::Result<()> {
+    fn add_from_nowhere(&mut self, days: i64) -> std::io::Result<()> {
         let day = self.random.random_range(0..days);
         let amount = self.special();
         let mut event = Event {
