@@ -35,16 +35,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use weir_environment::Environment;
 
+pub(crate) use self::read::Committing;
 pub use self::read::EpochReader;
-use self::read::{Committing, Shared};
+use self::read::Shared;
 use crate::entry::{self, Draft, ENTRY_BYTES, Packed, SEAL};
 use crate::segment::{self, Format, SegmentWriter, Sense};
 use crate::{Compression, JournalError};
 
-const FORMAT: Format = Format { magic: *b"WEIREPOC", version: 1, suffix: "epochs" };
-const BEGIN: u8 = 1;
-const FRAME: u8 = 2;
-const COMMIT: u8 = 3;
+pub(crate) const FORMAT: Format = Format { magic: *b"WEIREPOC", version: 1, suffix: "epochs" };
+pub(crate) const BEGIN: u8 = 1;
+pub(crate) const FRAME: u8 = 2;
+pub(crate) const COMMIT: u8 = 3;
 /// Bytes before the payload of a commit record.
 const COMMIT_HEAD_BYTES: usize = 16;
 /// An epoch's entries are written out when so many bytes of them are gathered.
@@ -172,7 +173,29 @@ impl EpochJournal {
         folder: impl AsRef<Path>,
         options: EpochJournalOptions,
     ) -> Result<Self, JournalError> {
-        let folder = folder.as_ref().to_path_buf();
+        let mut journal = Self::recover(environment, folder.as_ref(), options)?;
+        if journal.last.is_none() && journal.segment.segment.first > 1 {
+            // The segment was created and nothing was committed to it; the last commit is in the one before.
+            let committed = journal.read(journal.segment.segment.first - 1)?;
+            journal.last = Some(Commit { epoch: committed.epoch, payload: committed.payload });
+        }
+        Ok(journal)
+    }
+
+    /// Opens a journal whose only segment is empty, and to begin with `epoch`.
+    pub(crate) fn open_before(
+        environment: &Environment,
+        folder: &Path,
+        options: EpochJournalOptions,
+        epoch: u64,
+    ) -> Result<Self, JournalError> {
+        let mut journal = Self::recover(environment, folder, options)?;
+        journal.last = (epoch > 1).then(|| Commit { epoch: epoch - 1, payload: Bytes::new() });
+        Ok(journal)
+    }
+
+    fn recover(environment: &Environment, folder: &Path, options: EpochJournalOptions) -> Result<Self, JournalError> {
+        let folder = folder.to_path_buf();
         let mut segments = segment::open_all(environment, FORMAT, &folder)?;
         let mut recovery = Recovery::default();
         let mut segment = match segments.pop() {
@@ -185,7 +208,7 @@ impl EpochJournal {
         segment.note_durable(recovery.next.max(segment.segment.first));
         let positions = std::mem::take(&mut recovery.positions);
         let shared = Arc::new(Shared::new(environment.clone(), folder.clone(), segments, &segment.segment, positions));
-        let mut journal = Self {
+        Ok(Self {
             environment: environment.clone(),
             folder,
             options,
@@ -197,13 +220,7 @@ impl EpochJournal {
             begun_at: 0,
             gathered: Vec::new(),
             closed: false,
-        };
-        if journal.last.is_none() && journal.segment.segment.first > 1 {
-            // The segment was created and nothing was committed to it; the last commit is in the one before.
-            let committed = journal.read(journal.segment.segment.first - 1)?;
-            journal.last = Some(Commit { epoch: committed.epoch, payload: committed.payload });
-        }
-        Ok(journal)
+        })
     }
 
     /// The last commit; None before the first.
@@ -416,7 +433,7 @@ impl EpochJournal {
         }
         self.committed_to = self.segment.durable_to;
         self.closed = true;
-        let next = SegmentWriter::create(&self.environment, FORMAT, &self.folder, epoch)?;
+        let next = self.segment.create_next(FORMAT, &self.folder, epoch)?;
         self.shared.rotated(self.segment.segment.len, &next.segment);
         self.segment = next;
         self.committed_to = self.segment.durable_to;

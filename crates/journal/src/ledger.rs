@@ -32,8 +32,8 @@ use crate::entry::{self, Draft, SEAL};
 use crate::segment::{self, Format, HEADER_BYTES, Scanner, Segment, SegmentWriter, Sense};
 use crate::{Compression, JournalError};
 
-const FORMAT: Format = Format { magic: *b"WEIRLEDG", version: 1, suffix: "ledger" };
-const ENTRY: u8 = 1;
+pub(crate) const FORMAT: Format = Format { magic: *b"WEIRLEDG", version: 1, suffix: "ledger" };
+pub(crate) const ENTRY: u8 = 1;
 const HASH_BYTES: usize = 32;
 /// Entries are read from the file in chunks of about so many bytes.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -310,7 +310,7 @@ impl Ledger {
         self.or_reset(outcome)?;
         self.synced = self.written;
         self.closed_for = Some(first);
-        let next = SegmentWriter::create(&self.environment, FORMAT, &self.folder, first)?;
+        let next = self.segment.create_next(FORMAT, &self.folder, first)?;
         self.closed_segments.push(self.segment.segment.clone());
         self.segment = next;
         self.closed_for = None;
@@ -337,7 +337,7 @@ impl Ledger {
 }
 
 /// Hash and payload of an entry's body.
-fn split(body: &Bytes) -> Option<(Hash, Bytes)> {
+pub(crate) fn split(body: &Bytes) -> Option<(Hash, Bytes)> {
     let hash = body.get(..HASH_BYTES)?.try_into().ok()?;
     Some((Hash(hash), body.slice(HASH_BYTES..)))
 }

@@ -8,10 +8,15 @@
 //! - [`epochs`]: the frames of an epoch and the commit record that makes them count, Weir's one commit point;
 //! - [`ledger`]: entries chained by SHA-256.
 //!
+//! [`inspect`] reads them all for damage, without opening or changing anything; [`repair`] begins
+//! files anew.
+//!
 //! One process may have a folder open, once; the caller holds the lock that sees to it.
 
 pub mod epochs;
+pub mod inspect;
 pub mod ledger;
+pub mod repair;
 pub mod topic;
 
 mod entry;

@@ -13,10 +13,13 @@
 //! |---|---|
 //! | 0..8 | magic: which journal |
 //! | 8..10 | format version |
-//! | 10..12 | zero |
-//! | 12..20 | salt: random, where checksums of the entries start |
+//! | 10..12 | 1: the salt's upper half is the log's identity; 0: written before there was one |
+//! | 12..20 | salt: where checksums of the entries start; random, but for the identity |
 //! | 20..28 | first: number of the first entry, also the file's name |
 //! | 28..32 | crc32c of bytes 0..28 |
+//!
+//! The identity is drawn when a folder's first segment is created, and all later ones have it: a segment of another log,
+//! whose numbers happen to fit, is told from our own.
 //!
 //! Write: entries are appended, then synced. When the last segment is full, a seal is appended and synced, and the
 //! next one created. Seals are also written, without a sync, behind an entry that has become durable.
@@ -48,6 +51,8 @@ use crate::{Compression, JournalError};
 
 /// Bytes of a segment's header.
 pub(crate) const HEADER_BYTES: u64 = 32;
+/// What the header of a segment says whose salt holds the identity of its log.
+const IDENTIFIED: u16 = 1;
 /// Bytes that are read at once while walking over entries.
 const WINDOW_BYTES: usize = 64 << 10;
 /// Bytes that are copied at once.
@@ -69,45 +74,85 @@ pub(crate) struct Segment {
     pub(crate) first: u64,
     pub(crate) path: PathBuf,
     pub(crate) salt: u64,
+    /// Which log it belongs to; None when it was written before that was noted.
+    pub(crate) log: Option<u32>,
     /// Bytes in it.
     pub(crate) len: u64,
 }
+
+/// What a segment's header says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
+    pub(crate) salt: u64,
+    pub(crate) log: Option<u32>,
+}
+
+/// Where the file of a segment lies.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) first: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) len: u64,
+}
+
+/// The segment files of a folder in their order.
+pub(crate) fn places(storage: &dyn Storage, format: Format, folder: &Path) -> Result<Vec<Place>, JournalError> {
+    let mut places = Vec::new();
+    for entry in storage.list(folder).map_err(|e| JournalError::io("list", folder, e))? {
+        let first = entry.name.strip_suffix(format.suffix).and_then(|n| n.strip_suffix('.'));
+        if let Some(first) = first.and_then(|digits| digits.parse::<u64>().ok()) {
+            places.push(Place { first, path: folder.join(&entry.name), len: entry.len });
+        }
+    }
+    places.sort_by_key(|place| place.first);
+    Ok(places)
+}
+
+/// Whether a crash may have left this while it created the segment.
+pub(crate) fn is_unborn(place: &Place, index: usize, count: usize) -> bool {
+    index + 1 == count && place.len <= HEADER_BYTES && (index > 0 || place.first <= 1)
+}
+
+/// Why a segment cannot follow another one.
+pub(crate) const OF_ANOTHER_LOG: &str = "it is a segment of another log than the one before it";
 
 /// The segments of a folder, their headers and seals checked; the last is not recovered yet.
 pub(crate) fn open_all(environment: &Environment, format: Format, folder: &Path) -> Result<Vec<Segment>, JournalError> {
     let storage = &*environment.storage;
     storage.create_dir_all(folder).map_err(|e| JournalError::io("create", folder, e))?;
-    let mut names = Vec::new();
-    for entry in storage.list(folder).map_err(|e| JournalError::io("list", folder, e))? {
-        let first = entry.name.strip_suffix(format.suffix).and_then(|n| n.strip_suffix('.'));
-        if let Some(first) = first.and_then(|digits| digits.parse::<u64>().ok()) {
-            names.push((first, folder.join(&entry.name), entry.len));
-        }
-    }
-    names.sort();
-    let last = names.len();
-    let mut segments: Vec<Segment> = Vec::with_capacity(last);
-    for (index, (first, path, len)) in names.into_iter().enumerate() {
-        let Some(salt) = read_header(storage, format, &path, first)? else {
-            if index + 1 == last && len <= HEADER_BYTES && (index > 0 || first <= 1) {
-                tracing::info!(path = %path.display(), "removing a segment whose creation a crash interrupted");
-                remove(storage, folder, &path)?;
+    let places = places(storage, format, folder)?;
+    let count = places.len();
+    let mut segments: Vec<Segment> = Vec::with_capacity(count);
+    for (index, place) in places.into_iter().enumerate() {
+        let Some(header) = read_header(storage, format, &place.path, place.first)? else {
+            if is_unborn(&place, index, count) {
+                tracing::info!(path = %place.path.display(), "removing a segment whose creation a crash interrupted");
+                remove(storage, folder, &place.path)?;
                 break;
             }
-            return Err(JournalError::corrupt(&path, 0, None, "its header does not check out"));
+            return Err(JournalError::corrupt(&place.path, 0, None, "its header does not check out"));
         };
         if let Some(previous) = segments.last() {
-            check_seal(storage, previous, first)?;
+            if previous.log != header.log {
+                return Err(JournalError::corrupt(&place.path, 10, None, OF_ANOTHER_LOG));
+            }
+            check_seal(storage, previous, place.first)?;
         }
-        segments.push(Segment { first, path, salt, len });
+        let Place { first, path, len } = place;
+        segments.push(Segment { first, path, salt: header.salt, log: header.log, len });
     }
     // A name that is seen may not be durable yet, when its creator was killed.
     storage.sync_dir(folder).map_err(|e| JournalError::io("sync", folder, e))?;
     Ok(segments)
 }
 
-/// The salt; None when the header is torn or damaged.
-fn read_header(storage: &dyn Storage, format: Format, path: &Path, first: u64) -> Result<Option<u64>, JournalError> {
+/// What the header says; None when it is torn or damaged.
+pub(crate) fn read_header(
+    storage: &dyn Storage,
+    format: Format,
+    path: &Path,
+    first: u64,
+) -> Result<Option<Header>, JournalError> {
     let file = storage.open_read(path).map_err(|e| JournalError::io("open", path, e))?;
     let mut header = [0; HEADER_BYTES as usize];
     if read_full(&*file, path, 0, &mut header)? < header.len() || u32_at(&header, 28) != crc32c::crc32c(&header[..28]) {
@@ -127,7 +172,9 @@ fn read_header(storage: &dyn Storage, format: Format, path: &Path, first: u64) -
     if u64_at(&header, 20) != first {
         return Err(JournalError::corrupt(path, 20, None, "its name is not the one it was created with"));
     }
-    Ok(Some(u64_at(&header, 12)))
+    let salt = u64_at(&header, 12);
+    let log = (header[10..12] == IDENTIFIED.to_le_bytes()).then_some((salt >> 32) as u32);
+    Ok(Some(Header { salt, log }))
 }
 
 /// Checks that a segment which is not the last is closed, and followed by the one that starts at `next`.
@@ -239,6 +286,15 @@ impl<'a> Scanner<'a> {
 
     /// The first entry behind `from` that says that more than `from` was durable.
     fn witness(&mut self, from: u64) -> Result<Option<Entry>, JournalError> {
+        Ok(self.find(from, |entry| entry.durable_to > from)?.map(|(_, entry)| entry))
+    }
+
+    /// The first entry from `from` on whose header checks out and is `wanted`, and its position.
+    pub(crate) fn find(
+        &mut self,
+        from: u64,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Result<Option<(u64, Entry)>, JournalError> {
         let finder = memmem::Finder::new(&ENTRY_MAGIC);
         let mut at = from;
         while at + ENTRY_BYTES as u64 <= self.limit {
@@ -246,10 +302,8 @@ impl<'a> Scanner<'a> {
             let salt = self.salt;
             let Some(bytes) = self.bytes(at, len)? else { break };
             for start in finder.find_iter(bytes) {
-                if let Some(entry) = entry::parse(&bytes[start..], salt)
-                    && entry.durable_to > from
-                {
-                    return Ok(Some(entry));
+                if let Some(entry) = entry::parse(&bytes[start..], salt).filter(&wanted) {
+                    return Ok(Some((at + start as u64, entry)));
                 }
             }
             if at + len as u64 == self.limit {
@@ -368,18 +422,39 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Creates a segment, durably and empty. What an attempt that failed left at its place is replaced.
+    /// Creates the first segment of a log, durably and empty.
     pub(crate) fn create(
         environment: &Environment,
         format: Format,
         folder: &Path,
         first: u64,
     ) -> Result<Self, JournalError> {
+        let log = (environment.random.next_u64() >> 32) as u32;
+        Self::create_of(environment, format, folder, first, Some(log))
+    }
+
+    /// Creates the segment that follows this one. What an attempt that failed left at its place is replaced.
+    pub(crate) fn create_next(&self, format: Format, folder: &Path, first: u64) -> Result<Self, JournalError> {
+        Self::create_of(&self.environment, format, folder, first, self.segment.log)
+    }
+
+    /// Creates a segment of a log.
+    pub(crate) fn create_of(
+        environment: &Environment,
+        format: Format,
+        folder: &Path,
+        first: u64,
+        log: Option<u32>,
+    ) -> Result<Self, JournalError> {
         let path = folder.join(format!("{first:020}.{}", format.suffix));
-        let salt = environment.random.next_u64();
+        let random = environment.random.next_u64();
+        let salt = log.map_or(random, |log| u64::from(log) << 32 | random >> 32);
         let mut header = [0; HEADER_BYTES as usize];
         header[..8].copy_from_slice(&format.magic);
         header[8..10].copy_from_slice(&format.version.to_le_bytes());
+        if log.is_some() {
+            header[10..12].copy_from_slice(&IDENTIFIED.to_le_bytes());
+        }
         header[12..20].copy_from_slice(&salt.to_le_bytes());
         header[20..28].copy_from_slice(&first.to_le_bytes());
         let crc = crc32c::crc32c(&header[..28]);
@@ -395,7 +470,7 @@ impl SegmentWriter {
         Ok(Self {
             environment: environment.clone(),
             file,
-            segment: Segment { first, path, salt, len: HEADER_BYTES },
+            segment: Segment { first, path, salt, log, len: HEADER_BYTES },
             durable_to: HEADER_BYTES,
             sealed_for: None,
             suspect: false,

@@ -46,9 +46,9 @@ use crate::{AppendError, Compression, JournalError};
 /// The most bytes of records that one append may have, and that one batch has unless a single append is larger.
 pub const BATCH_BYTES_MAX: usize = 256 << 20;
 
-const FORMAT: Format = Format { magic: *b"WEIRTOPC", version: 1, suffix: "topic" };
+pub(crate) const FORMAT: Format = Format { magic: *b"WEIRTOPC", version: 1, suffix: "topic" };
 /// Kind of an entry that holds records.
-const BATCH: u8 = 1;
+pub(crate) const BATCH: u8 = 1;
 
 /// How a topic is kept.
 #[derive(Debug, Clone)]
@@ -187,6 +187,12 @@ impl Topic {
             }),
         );
         receiver.recv().unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Which log this is: the same as long as the folder's records are those that were appended here, another one when
+    /// somebody put other files in its place. None when it was begun before that was noted.
+    pub fn identity(&self) -> Option<u32> {
+        self.shared.log.read().segments.back().and_then(|segment| segment.log())
     }
 
     /// The offset of the oldest record kept.

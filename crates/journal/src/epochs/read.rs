@@ -15,7 +15,7 @@ use crate::segment::{self, HEADER_BYTES, Scanner, Segment};
 
 /// The running account of an epoch's entries that its commit record closes.
 #[derive(Debug, Clone)]
-pub(super) struct Committing {
+pub(crate) struct Committing {
     pub(super) epoch: u64,
     pub(super) frames: u32,
     /// Bytes of begin and frames.
@@ -25,7 +25,7 @@ pub(super) struct Committing {
 }
 
 impl Committing {
-    pub(super) fn new(epoch: u64) -> Self {
+    pub(crate) fn new(epoch: u64) -> Self {
         Self { epoch, frames: 0, bytes: 0, checksum: 0 }
     }
 
@@ -37,7 +37,7 @@ impl Committing {
     }
 
     /// Adds an entry as read.
-    pub(super) fn add_parsed(&mut self, entry: &Entry) {
+    pub(crate) fn add_parsed(&mut self, entry: &Entry) {
         self.account(entry.kind, entry.len(), entry.header_crc);
     }
 
@@ -48,7 +48,7 @@ impl Committing {
     }
 
     /// The payload of the commit record, when it is the one of this epoch.
-    pub(super) fn payload(&self, body: &[u8]) -> Option<Bytes> {
+    pub(crate) fn payload(&self, body: &[u8]) -> Option<Bytes> {
         let payload = body.get(COMMIT_HEAD_BYTES..)?;
         let fits = u32_at(body, 0) == self.frames && u64_at(body, 4) == self.bytes && u32_at(body, 12) == self.checksum;
         fits.then(|| Bytes::copy_from_slice(payload))

@@ -184,7 +184,7 @@ impl Block {
     }
 
     /// Adds the `count` records encoded in `buffer[start..end]`, but the first `skip`. None when they are not whole.
-    pub(super) fn decode(&mut self, buffer: &[u8], start: usize, end: usize, count: u32, skip: u64) -> Option<()> {
+    pub(crate) fn decode(&mut self, buffer: &[u8], start: usize, end: usize, count: u32, skip: u64) -> Option<()> {
         let body = buffer.get(..end)?;
         let mut at = start;
         let mut headers = None;

@@ -47,6 +47,10 @@ impl ReadSegment {
         self.segment.first
     }
 
+    pub(super) fn log(&self) -> Option<u32> {
+        self.segment.log
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.segment.path
     }

@@ -242,7 +242,7 @@ impl Writer {
             return Err(error);
         }
         self.closed = true;
-        let next = SegmentWriter::create(&self.shared.environment, FORMAT, &self.shared.folder, self.end)?;
+        let next = self.segment.create_next(FORMAT, &self.shared.folder, self.end)?;
         let mut log = self.shared.log.write();
         if let Some(last) = log.segments.back() {
             last.set_len(self.segment.durable_to);
