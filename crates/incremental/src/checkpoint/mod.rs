@@ -14,7 +14,9 @@
 
 mod changes;
 mod filter;
+pub mod inspect;
 mod lookup;
+mod manifest;
 mod read;
 mod run;
 
@@ -22,30 +24,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use weir_environment::Environment;
 
 pub use changes::StateChanges;
 pub use lookup::{Disk, StateReader};
+use manifest::Manifest;
 use read::{Cursor, Run};
 use run::{RunInfo, RunWriter};
 
 use crate::operators::{EngineError, StateKey};
 
 const MANIFEST: &str = "manifest.json";
-const MANIFEST_VERSION: u32 = 2;
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Manifest {
-    version: u32,
-    epoch: u64,
-    /// Hexadecimal: opaque to this crate.
-    payload: String,
-    /// Number of the next run.
-    next_run: u64,
-    /// Oldest first.
-    runs: Vec<RunInfo>,
-}
 
 /// What is common to the store and its readers.
 pub(crate) struct Shared {
@@ -104,9 +93,10 @@ impl CheckpointStore {
         storage.create_dir_all(folder).map_err(|e| failed("create", folder, &e))?;
         let path = folder.join(MANIFEST);
         let mut current = Current::default();
-        if storage.exists(&path) {
+        let has_manifest = storage.exists(&path);
+        if has_manifest {
             let bytes = storage.read(&path).map_err(|e| failed("read", &path, &e))?;
-            let manifest = read_manifest(&path, &bytes)?;
+            let manifest = manifest::decode(&path, &bytes)?;
             let runs = manifest.runs.into_iter().map(|info| Run::open(environment, folder, info));
             current = Current {
                 epoch: manifest.epoch,
@@ -118,7 +108,10 @@ impl CheckpointStore {
         let shared =
             Shared { environment: environment.clone(), folder: folder.to_path_buf(), current: Mutex::new(current) };
         let store = Self(Arc::new(shared));
-        store.remove_leftovers()?;
+        // Without a manifest nothing is known to be left over: it may be what is missing.
+        if has_manifest {
+            store.remove_leftovers()?;
+        }
         Ok(store)
     }
 
@@ -200,13 +193,12 @@ impl CheckpointStore {
         let Shared { environment, folder, .. } = &*self.0;
         let path = folder.join(MANIFEST);
         let manifest = Manifest {
-            version: MANIFEST_VERSION,
             epoch: current.epoch,
             payload: current.payload.clone(),
             next_run: current.next_run,
             runs: current.runs.iter().map(|run| RunInfo::clone(&run.info)).collect(),
         };
-        let bytes = serde_json::to_vec(&manifest).map_err(|e| EngineError::Checkpoint(e.to_string()))?;
+        let bytes = manifest::encode(&manifest)?;
         environment.storage.sync_dir(folder).map_err(|e| failed("sync", folder, &e))?;
         environment.storage.write_atomic(&path, &bytes).map_err(|e| failed("write", &path, &e))?;
         *self.0.current.lock() = current;
@@ -265,23 +257,6 @@ impl CheckpointStore {
     pub fn bytes_on_disk(&self) -> u64 {
         self.0.runs().iter().map(|run| run.info.bytes).sum()
     }
-}
-
-fn read_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, EngineError> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
-    }
-    let damaged = |e: serde_json::Error| EngineError::Checkpoint(format!("{} is damaged: {e}", path.display()));
-    let Version { version } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if version == MANIFEST_VERSION {
-        return serde_json::from_slice(bytes).map_err(damaged);
-    }
-    let advice = if version > MANIFEST_VERSION { "use the newer program" } else { "use the program that wrote it" };
-    Err(EngineError::Checkpoint(format!(
-        "{} has format {version}, this program reads {MANIFEST_VERSION}: {advice}",
-        path.display()
-    )))
 }
 
 /// Writes two neighbouring runs, the older first, as one.

@@ -12,7 +12,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::failed;
 use super::filter::Filter;
-use super::run::{BLOCK_HEADER_BYTES, ENTRY_HEADER_BYTES, HEADER_BYTES, MAGIC, REMOVED, RunInfo, Section, VERSION};
+use super::run::{
+    BLOCK_HEADER_BYTES, ENTRY_HEADER_BYTES, HEADER_BYTES, MAGIC, REMOVED, RunInfo, Section, VERSION, VERSION_MIN,
+};
 use crate::operators::{EngineError, StateKey};
 
 /// Larger blocks than any value or filter needs: a length beyond it is damage.
@@ -84,17 +86,29 @@ impl Run {
         let file = environment.storage.open_read(&path).map_err(|e| failed("open", &path, &e))?;
         let (guides, replaced) = (Mutex::default(), AtomicBool::new(false));
         let file = RunFile { environment: environment.clone(), path, file, guides, replaced };
+        let length = file.file.len().map_err(|e| failed("read", &file.path, &e))?;
+        if length != info.bytes {
+            let what = format!("it has {length} bytes, {} were written", info.bytes);
+            return Err(file.damaged(length.min(info.bytes), &what));
+        }
         let mut header = [0; HEADER_BYTES as usize];
         file.fill(0, &mut header)?;
         if &header[..8] != MAGIC {
             return Err(file.damaged(0, "it does not begin like a checkpoint"));
         }
         let version = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(EngineError::Checkpoint(format!(
                 "{} has format {version}, this program reads {VERSION}",
                 file.path.display()
             )));
+        }
+        let mut identity = [0; 8];
+        if version > VERSION_MIN {
+            identity.copy_from_slice(&header[12..]);
+        }
+        if u64::from_le_bytes(identity) != info.identity {
+            return Err(file.damaged(12, "it is another run than the one that the manifest names"));
         }
         Ok(Self { info: Arc::new(info), file: Arc::new(file) })
     }
@@ -146,8 +160,8 @@ impl Drop for RunFile {
 }
 
 impl RunFile {
-    fn damaged(&self, at: u64, what: &str) -> EngineError {
-        EngineError::Checkpoint(format!("{} is damaged at byte {at}: {what}", self.path.display()))
+    pub(super) fn damaged(&self, at: u64, what: &str) -> EngineError {
+        EngineError::CheckpointDamaged { path: self.path.clone(), position: at, what: what.to_owned() }
     }
 
     fn fill(&self, at: u64, buffer: &mut [u8]) -> Result<(), EngineError> {

@@ -1,6 +1,7 @@
 //! A run: one immutable file of sorted keys and values, in checksummed and compressed blocks.
 //!
-//! Layout, little endian: the magic `WEIRCKPT`, a u32 version; then one section a state: its data blocks, an index block, a
+//! Layout, little endian: the magic `WEIRCKPT`, a u32 version, a random u64 that the manifest has too (so that no other run
+//! passes for this one; files of version 2 have none); then one section a state: its data blocks, an index block, a
 //! filter block. The manifest says where each begins. A block: u32 length of the stored bytes, u32 length before
 //! compression, u64 xxh3 of the stored bytes, the stored bytes (LZ4).
 //!
@@ -21,8 +22,10 @@ use super::filter::Filter;
 use crate::operators::{EngineError, StateKey};
 
 pub(super) const MAGIC: &[u8; 8] = b"WEIRCKPT";
-pub(super) const VERSION: u32 = 2;
-pub(super) const HEADER_BYTES: u64 = 12;
+pub(super) const VERSION: u32 = 3;
+/// The oldest version that is read: its files do not say which run they are.
+pub(super) const VERSION_MIN: u32 = 2;
+pub(super) const HEADER_BYTES: u64 = 20;
 pub(super) const BLOCK_HEADER_BYTES: usize = 16;
 /// Small, because a lookup of one key reads and unpacks one whole block.
 const BLOCK_BYTES: usize = 8 << 10;
@@ -36,6 +39,9 @@ pub(super) const ENTRY_HEADER_BYTES: usize = 12;
 pub(super) struct RunInfo {
     pub file: String,
     pub bytes: u64,
+    /// What the file's header says too; 0 for a file of version 2.
+    #[serde(default)]
+    pub identity: u64,
     pub states: Vec<Section>,
 }
 
@@ -62,6 +68,7 @@ pub(super) struct Section {
 pub(super) struct RunWriter {
     path: PathBuf,
     name: String,
+    identity: u64,
     file: Box<dyn AppendFile>,
     states: Vec<Section>,
     block: Vec<u8>,
@@ -88,10 +95,13 @@ impl RunWriter {
         let mut file = environment.storage.open_append(&path).map_err(|e| failed("create", &path, &e))?;
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&VERSION.to_le_bytes());
+        let identity = environment.random.next_u64().max(1);
+        header.extend_from_slice(&identity.to_le_bytes());
         file.append(&header).map_err(|e| failed("write", &path, &e))?;
         Ok(Self {
             path,
             name,
+            identity,
             file,
             states: Vec::new(),
             block: Vec::new(),
@@ -198,7 +208,7 @@ impl RunWriter {
     pub fn finish(mut self) -> Result<RunInfo, EngineError> {
         self.end_section()?;
         self.file.sync().map_err(|e| failed("sync", &self.path, &e))?;
-        Ok(RunInfo { file: self.name, bytes: self.at, states: self.states })
+        Ok(RunInfo { file: self.name, bytes: self.at, identity: self.identity, states: self.states })
     }
 }
 

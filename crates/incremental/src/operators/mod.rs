@@ -83,6 +83,16 @@ pub enum EngineError {
     /// A checkpoint could not be written or read; the message names the file.
     #[error("{0}")]
     Checkpoint(String),
+    /// Bytes of a checkpoint are not what was written.
+    #[error("{} is damaged at byte {position}: {what}", path.display())]
+    CheckpointDamaged {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Where in it the damage begins, in bytes.
+        position: u64,
+        /// What does not fit.
+        what: String,
+    },
     /// State read back from a checkpoint makes no sense.
     #[error("state of {state} is corrupt: {reason}")]
     StateCorrupt {
