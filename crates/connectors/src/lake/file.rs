@@ -2,8 +2,8 @@
 //!
 //! What the lake needs to know of a file without opening it stands in its name:
 //! `e<first epoch>-<last epoch>-r<rows>-n<rows with negative weight>-<unique>.parquet` for files of changes,
-//! `b<bucket>-<buckets>-r<rows>-<unique>.parquet` for files of contents. Files that another program put into the
-//! table have other names and are taken to hold anything.
+//! `b<bucket>-<buckets>-r<rows>-<unique>.parquet` for files of contents. `<unique>` also vouches for the file's bytes
+//! ([`super::checked`]). Files that another program put into the table have other names and are taken to hold anything.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -29,10 +29,9 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
-use super::LakeError;
 use super::schema::conform;
+use super::{LakeError, checked};
 
 const ROW_GROUP_ROWS_MAX: usize = 256 * 1024;
 
@@ -80,8 +79,7 @@ impl DataFile {
     }
 }
 
-fn file_name(part: Part, rows: u64) -> String {
-    let unique = Uuid::new_v4().simple();
+fn file_name(part: Part, rows: u64, unique: &str) -> String {
     match part {
         Part::Changes { first, last, negative } => format!("e{first}-{last}-r{rows}-n{negative}-{unique}.parquet"),
         Part::Contents { bucket, buckets } => {
@@ -231,15 +229,15 @@ impl FileWriter {
             None => Part::Changes { first: open.first, last: open.last, negative: open.negative },
         };
         let rows = open.rows;
-        let (bytes, stats) = tokio::task::spawn_blocking(move || {
+        let (bytes, unique, stats) = tokio::task::spawn_blocking(move || {
             let mut writer = open.writer;
-            let metadata = writer.finish()?;
+            let (bytes, unique, metadata) = checked::finish(&mut writer)?;
             let stats = delta_statistics(&schema, &metadata)?;
-            Ok::<_, LakeError>((std::mem::take(writer.inner_mut()), stats))
+            Ok::<_, LakeError>((bytes, unique, stats))
         })
         .await
         .map_err(LakeError::crashed)??;
-        let path = file_name(part, rows);
+        let path = file_name(part, rows, &unique);
         let size = bytes.len() as u64;
         self.store.put(&Path::from(path.as_str()), bytes.into()).await?;
         let modified_ms = chrono::Utc::now().timestamp_millis();

@@ -10,9 +10,14 @@
 //! 2. Such a landing is repeated by the pipeline; tables that hold an epoch already are left as they are.
 //! 3. A relation's contents at a landed epoch are the sum of its rows up to it: layout changes keep every row.
 //!    Rows may cancel only up to the horizon, which is recorded as the `txn` version of `weir_horizon`.
+//! 4. No byte that storage changed is passed on: data files are checked as they are read ([`checked`]), logs when a
+//!    table is opened ([`log_sums`]).
 
+mod checked;
 pub(crate) mod file;
+pub mod inspect;
 mod keys;
+mod log_sums;
 mod maintain;
 mod scan;
 mod schema;
@@ -103,6 +108,14 @@ pub(crate) enum LakeError {
     /// A table's log could not be read or written.
     #[error("Delta log: {0}")]
     Log(String),
+    /// A file of a table's log is not what was written.
+    #[error("{file} is damaged: {what}; `weir doctor` says what can be done")]
+    Damaged {
+        /// The file's place.
+        file: String,
+        /// What does not fit.
+        what: String,
+    },
     /// A type or column does not fit.
     #[error("{0}")]
     Schema(String),
@@ -162,6 +175,7 @@ pub struct LakeHistory {
     tables: RwLock<BTreeMap<Relation, TableHandle>>,
     epochs: Mutex<LakeTable>,
     landed: AtomicU64,
+    lost: BTreeMap<Relation, String>,
     horizons: RwLock<BTreeMap<Relation, EpochNumber>>,
     landing: Mutex<()>,
     maintaining: Mutex<()>,
@@ -194,11 +208,24 @@ impl LakeHistory {
             .await?;
         let epochs = open_at(&root, EPOCHS_TABLE.to_owned()).await?;
         let landed = epochs.txn(EPOCH_TXN) as u64;
+        let named = inspect::last_landing(&epochs).await?;
+        let mut lost: BTreeMap<Relation, String> = named
+            .values()
+            .map(|named| (Relation::from(named.relation.as_str()), "the table is missing".to_owned()))
+            .collect();
         let (mut by_name, mut horizons) = (BTreeMap::new(), BTreeMap::new());
         for table in tables.into_iter().flatten() {
             let Some(relation) = table.property(RELATION_PROPERTY).map(Relation::from) else {
                 continue;
             };
+            lost.remove(&relation);
+            let named = named.values().find(|named| named.relation == relation.as_ref()).map(|named| named.version);
+            if let (Some(held), Some(named)) = (table.version(), named)
+                && held < named
+            {
+                let what = format!("its log ends with version {held}, and the last landing has version {named}");
+                lost.insert(relation.clone(), what);
+            }
             horizons.insert(relation.clone(), table.txn(HORIZON_TXN) as u64);
             by_name.insert(relation, Arc::new(Mutex::new(table)));
         }
@@ -208,10 +235,29 @@ impl LakeHistory {
             tables: RwLock::new(by_name),
             epochs: Mutex::new(epochs),
             landed: AtomicU64::new(landed),
+            lost,
             horizons: RwLock::new(horizons),
             landing: Mutex::new(()),
             maintaining: Mutex::new(()),
         })
+    }
+
+    /// Begins the table of landings, where it is missing, with an epoch that is landed beyond doubt.
+    ///
+    /// # Errors
+    /// When it is not missing, or the store fails.
+    pub async fn begin_landings(&self, epoch: EpochNumber) -> Result<(), HistoryError> {
+        if self.epochs.lock().await.version().is_some() {
+            return Err(HistoryError("the lake has a table of landings".into()));
+        }
+        self.publish(epoch).await?;
+        self.landed.store(epoch, Ordering::Release);
+        Ok(())
+    }
+
+    /// Relations whose tables are not those that the last landing left, and what is wrong with them.
+    pub fn lost(&self) -> &BTreeMap<Relation, String> {
+        &self.lost
     }
 
     fn table(&self, relation: &Relation) -> Option<TableHandle> {
@@ -364,6 +410,7 @@ impl History for LakeHistory {
         files.sort_by_key(|file| file.epochs());
         Ok(Some(Arc::new(LakeScan {
             log_store: table.log_store().clone(),
+            store: table.store(),
             schema: schema.clone(),
             files,
             epochs: Some((after, up_to)),

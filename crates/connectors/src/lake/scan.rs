@@ -20,6 +20,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use deltalake::logstore::LogStoreRef;
+use deltalake::logstore::object_store::ObjectStore;
 
 use super::file::DataFile;
 
@@ -27,6 +28,8 @@ use super::file::DataFile;
 /// lives, whatever happens to the table.
 pub(crate) struct LakeScan {
     pub log_store: LogStoreRef,
+    /// The table's files, checked as they are read.
+    pub store: Arc<dyn ObjectStore>,
     pub schema: SchemaRef,
     pub files: Vec<Arc<DataFile>>,
     /// None for tables without epochs.
@@ -119,14 +122,14 @@ impl TableProvider for LakeScan {
             return Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&wanted)?))));
         }
         let url = self.log_store.object_store_url();
-        state.runtime_env().register_object_store(url.as_ref(), self.log_store.object_store(None));
+        state.runtime_env().register_object_store(url.as_ref(), self.store.clone());
 
         let table = self.schema.clone().to_dfschema()?;
         let epoch_filter = self.epoch_filter();
         let pruning = filters.iter().cloned().chain(epoch_filter.clone());
         // Files never change, so their footers may be kept from one query to the next.
         let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let store = self.log_store.object_store(None);
+        let store = self.store.clone();
         let mut options = state.config_options().execution.parquet.clone();
         options.schema_force_view_types = false;
         let mut source = ParquetSource::new(self.schema.clone()).with_table_parquet_options(

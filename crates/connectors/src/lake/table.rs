@@ -26,9 +26,10 @@ use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
-use super::LakeError;
+use super::checked::CheckedStore;
 use super::file::{DataFile, is_ours};
 use super::schema::{decode_schema, delta_schema, encode_schema, has_timestamp_ntz};
+use super::{LakeError, log_sums};
 
 /// Name under which Weir's epochs stand in a table's `txn` actions.
 pub(crate) const EPOCH_TXN: &str = "weir";
@@ -62,6 +63,8 @@ pub(crate) struct Commit {
 /// A Delta table, open for writing.
 pub(crate) struct LakeTable {
     log_store: LogStoreRef,
+    /// The table's files, checked as they are read.
+    store: Arc<CheckedStore>,
     /// Where it is on this machine's disk, if it is there.
     folder: Option<PathBuf>,
     version: Option<Version>,
@@ -86,8 +89,10 @@ impl LakeTable {
     pub async fn open(location: &Url, txns: &[&str]) -> Result<Self, LakeError> {
         let log_store = logstore_for(location, StorageConfig::default())?;
         let folder = if location.scheme() == "file" { location.to_file_path().ok() } else { None };
+        let store = CheckedStore::new(log_store.object_store(None), place_of(location, folder.as_deref()));
         let mut table = Self {
             log_store,
+            store: Arc::new(store),
             folder,
             version: None,
             schema: None,
@@ -111,7 +116,13 @@ impl LakeTable {
     /// Reads everything from the log.
     async fn load(&mut self) -> Result<(), LakeError> {
         let mut delta = DeltaTable::new(self.log_store.clone());
-        delta.load().await?;
+        let loaded = delta.load().await;
+        // A log that is damaged may be read in part: what it says counts only once its bytes are known.
+        let damages = log_sums::check(&*self.store, self.store.place()).await?;
+        if let Some(damage) = damages.into_iter().next() {
+            return Err(damage.into());
+        }
+        loaded?;
         let state = delta.snapshot()?;
         let metadata = state.metadata();
         self.properties = metadata.configuration().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -181,7 +192,12 @@ impl LakeTable {
 
     /// The store whose root is the table.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
-        self.log_store.object_store(None)
+        self.store.clone()
+    }
+
+    /// The same, for a look at whole files.
+    pub(super) fn checked_store(&self) -> &Arc<CheckedStore> {
+        &self.store
     }
 
     /// The log store.
@@ -204,7 +220,7 @@ impl LakeTable {
                 break;
             }
             let version = self.version.map_or(0, |version| version + 1);
-            let body = self.encode(&commit)?;
+            let body = self.encode(version, &commit)?;
             match self.write_log(version, body).await {
                 Ok(()) => {
                     self.accept(version, commit);
@@ -229,11 +245,12 @@ impl LakeTable {
         Ok(())
     }
 
-    fn encode(&self, commit: &Commit) -> Result<Vec<u8>, LakeError> {
+    fn encode(&self, version: Version, commit: &Commit) -> Result<Vec<u8>, LakeError> {
         let now = now_ms();
         let mut actions = vec![json!({ "commitInfo": {
             "timestamp": now, "operation": commit.operation, "operationParameters": {}, "engineInfo": ENGINE,
             "isBlindAppend": commit.removed.is_empty(), "txnId": Uuid::new_v4().to_string(),
+            log_sums::FIELD: log_sums::EMPTY, log_sums::TABLE_FIELD: self.identity,
         }})];
         let schema = commit.schema.as_ref().or(self.schema.as_ref());
         let schema = schema.ok_or_else(|| LakeError::Schema("a table's first commit has no schema".into()))?;
@@ -269,7 +286,7 @@ impl LakeTable {
             serde_json::to_writer(&mut body, &action).map_err(|error| LakeError::Log(error.to_string()))?;
             body.push(b'\n');
         }
-        Ok(body)
+        Ok(log_sums::seal(version, body))
     }
 
     fn configuration(&self, commit: &Commit, schema: &SchemaRef) -> BTreeMap<String, String> {
@@ -354,6 +371,7 @@ impl LakeTable {
         let mut delta = DeltaTable::new(self.log_store.clone());
         delta.load_version(version).await?;
         checkpoints::create_checkpoint(&delta, None).await?;
+        log_sums::seal_checkpoint(&*self.store, version).await?;
         checkpoints::cleanup_metadata(&delta, None).await?;
         self.checkpointed = version;
         Ok(())
@@ -418,6 +436,11 @@ fn protocol(before: Option<&SchemaRef>, schema: &SchemaRef) -> Value {
     } else {
         json!({ "minReaderVersion": 1, "minWriterVersion": 2 })
     }
+}
+
+/// The folder or URL of a table, with a separator at its end, for messages.
+fn place_of(location: &Url, folder: Option<&std::path::Path>) -> String {
+    folder.map_or_else(|| location.to_string(), |folder| format!("{}/", folder.display()))
 }
 
 pub(crate) fn now_ms() -> i64 {

@@ -16,12 +16,36 @@ use super::origin::Origin;
 /// About how many bytes are read from the log at once.
 const CHUNK_SIZE: usize = 8 << 20;
 
-#[derive(Serialize, Deserialize)]
-struct Position {
-    next: u64,
+/// A cursor of a beacon's log, as text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Offset of the next event.
+    pub next: u64,
+    /// Which log it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<u32>,
 }
 
-/// Reads a beacon's log. Its cursor is the offset of the next event.
+impl Position {
+    /// Reads a cursor.
+    ///
+    /// # Errors
+    /// When it is none of a beacon's log.
+    pub fn of(cursor: &Cursor) -> Result<Self, InputError> {
+        if cursor.0.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_str(&cursor.0)
+            .map_err(|error| InputError::Stopped(format!("the stored cursor `{}` cannot be read: {error}", cursor.0)))
+    }
+
+    fn cursor(&self) -> Cursor {
+        let log = self.log.map(|log| format!(",\"log\":{log}")).unwrap_or_default();
+        Cursor(format!("{{\"next\":{}{log}}}", self.next))
+    }
+}
+
+/// Reads a beacon's log. Its cursor is the offset of the next event, and which log that is.
 pub struct BeaconInput {
     log: Arc<dyn EventLog>,
     grown: Arc<Notify>,
@@ -45,26 +69,26 @@ impl BeaconInput {
         Self { log, grown, reached: Arc::new(parking_lot::Mutex::new(first)) }
     }
 
-    fn next_of(&self, cursor: &Cursor) -> Result<u64, InputError> {
-        if cursor.0.is_empty() {
-            return Ok(0);
-        }
-        let position: Position = serde_json::from_str(&cursor.0).map_err(|error| {
-            InputError::Stopped(format!("the stored cursor `{}` cannot be read: {error}", cursor.0))
-        })?;
-        Ok(position.next)
+    /// Whether the log is the one that a cursor is of, and reaches as far: to be asked before more is appended to it.
+    ///
+    /// # Errors
+    /// [`InputError::Stopped`] says what does not fit.
+    pub fn check(&self, cursor: &Cursor) -> Result<(), InputError> {
+        check(self.log.as_ref(), &Position::of(cursor)?)
     }
 }
 
 #[async_trait]
 impl Input for BeaconInput {
     async fn poll(&self, cursor: &Cursor, bytes_max: usize) -> Result<Polled, InputError> {
-        let start = self.next_of(cursor)?;
+        let position = Position::of(cursor)?;
+        let start = position.next;
         let log = Arc::clone(&self.log);
-        let read = tokio::task::spawn_blocking(move || read(log.as_ref(), start, bytes_max)).await;
+        let read = tokio::task::spawn_blocking(move || read(log.as_ref(), &position, bytes_max)).await;
         let (chunks, next, end) = read.map_err(|error| InputError::Retry(error.to_string()))??;
         *self.reached.lock() = next;
-        let cursor = if next == start { cursor.clone() } else { Cursor(format!("{{\"next\":{next}}}")) };
+        let moved = || Position { next, log: self.log.identity() }.cursor();
+        let cursor = if next == start { cursor.clone() } else { moved() };
         Ok(Polled { chunks, cursor, more: next < end })
     }
 
@@ -88,7 +112,7 @@ impl Input for BeaconInput {
     }
 
     async fn release(&self, cursor: &Cursor) -> Result<(), InputError> {
-        let before = self.next_of(cursor)?;
+        let before = Position::of(cursor)?.next;
         let log = Arc::clone(&self.log);
         tokio::task::spawn_blocking(move || log.release(before))
             .await
@@ -99,15 +123,26 @@ impl Input for BeaconInput {
 
 type Read = (Vec<Chunk>, u64, u64);
 
-fn read(log: &dyn EventLog, start: u64, bytes_max: usize) -> Result<Read, InputError> {
-    let end = log.durable_end();
-    let first = log.first_offset();
+fn check(log: &dyn EventLog, position: &Position) -> Result<(), InputError> {
+    let (first, end, start) = (log.first_offset(), log.durable_end(), position.next);
     if start > end || (start < first && start > 0) {
         return Err(InputError::Stopped(format!(
             "the log holds events {first} to {end}, and the pipeline stands at {start}; log and state are not of one \
-             time"
+             time: `weir doctor` says what is missing"
         )));
     }
+    match (position.log, log.identity()) {
+        (Some(ours), Some(other)) if ours != other => Err(InputError::Stopped(format!(
+            "the log is another one ({other:08x}) than the pipeline has read so far ({ours:08x}): its files have taken \
+             the place of others"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn read(log: &dyn EventLog, position: &Position, bytes_max: usize) -> Result<Read, InputError> {
+    check(log, position)?;
+    let (first, end, start) = (log.first_offset(), log.durable_end(), position.next);
     let mut next = start.max(first);
     let mut chunks = Vec::new();
     let mut left = bytes_max.max(1);

@@ -70,6 +70,10 @@ pub trait EventLog: Send + Sync + 'static {
     fn first_offset(&self) -> u64;
     /// Offset behind the last durable event.
     fn durable_end(&self) -> u64;
+    /// Which log this is, where logs are told from each other: another one whose offsets happen to fit is not ours.
+    fn identity(&self) -> Option<u32> {
+        None
+    }
     /// Allows events before offset `before` to be removed.
     ///
     /// # Errors
@@ -107,6 +111,10 @@ impl EventLog for Topic {
 
     fn durable_end(&self) -> u64 {
         Topic::durable_end(self)
+    }
+
+    fn identity(&self) -> Option<u32> {
+        Topic::identity(self)
     }
 
     fn release(&self, before: u64) -> Result<(), String> {

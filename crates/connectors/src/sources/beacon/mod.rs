@@ -14,7 +14,7 @@ mod origin;
 mod server;
 
 pub use event::{EventError, MediaType, event_of_query, events_of_body};
-pub use input::BeaconInput;
+pub use input::{BeaconInput, Position};
 pub use log::{Appended, Block, EventLog, Refused, Submission};
 pub use origin::Origin;
 pub use server::{BeaconServer, BeaconSettings};
