@@ -11,15 +11,20 @@
 mod batches;
 mod checkpoint;
 mod checks;
+mod coherence;
 mod entry;
 mod error;
+mod input;
 mod intake;
 mod measures;
 mod recovery;
 mod splits;
 
 pub use self::checkpoint::PendingCheckpoint;
+pub use self::coherence::Times;
 pub use self::error::{CommitError, PipelineError};
+pub use self::input::{EpochInput, EpochPart, ReplayPart};
+pub use self::recovery::commit_record;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -47,49 +52,10 @@ use crate::frames::{
 };
 use crate::history::History;
 use crate::keyed::{KeyIndex, Positions, SharedIndex};
-use crate::prepare::PreparedChunk;
-use crate::recompute::Recomputed;
 use crate::spec::{ERRORS, LATE, PipelineSpec, QUARANTINE};
 
 /// Epochs of fewer rows are computed on one thread.
 const SHARED_ROWS_MIN: usize = 4096;
-
-/// The records that an epoch takes from one input.
-#[derive(Debug)]
-pub struct EpochPart {
-    /// The input.
-    pub input: String,
-    /// Decoded chunks, in order.
-    pub chunks: Vec<PreparedChunk>,
-    /// Where the input goes on.
-    pub cursor: crate::input::Cursor,
-    /// Records of the poll at the cursor that are taken with this epoch or were before.
-    pub skip: u64,
-}
-
-/// Records sent through again.
-#[derive(Debug)]
-pub struct ReplayPart {
-    /// Index of the source.
-    pub source: usize,
-    /// The records.
-    pub chunks: Vec<PreparedChunk>,
-    /// What leaves the quarantine or the late relation.
-    pub removed: Vec<(Relation, Delta)>,
-    /// Whether lateness is judged.
-    pub check_lateness: bool,
-}
-
-/// What an epoch is made of.
-#[derive(Debug, Default)]
-pub struct EpochInput {
-    /// Live input.
-    pub parts: Vec<EpochPart>,
-    /// Replayed records.
-    pub replay: Option<ReplayPart>,
-    /// Models that were recomputed, each at most once.
-    pub recomputed: Vec<Recomputed>,
-}
 
 /// An epoch that has been computed and waits for its commit.
 #[derive(Debug)]
@@ -152,6 +118,16 @@ pub mod folders {
     pub const LEDGER: &str = "ledger";
 }
 
+/// Where a core begins.
+enum Origin {
+    /// At the last checkpoint.
+    Checkpoint,
+    /// There too, with models that remember nothing.
+    Fresh,
+    /// After this epoch, with nothing that remembers anything.
+    Record(EpochNumber, Box<CheckpointRecord>),
+}
+
 impl Core {
     /// Opens what is there, or starts anew, and brings everything to the last committed epoch.
     pub fn open(
@@ -160,7 +136,7 @@ impl Core {
         history: Arc<dyn History>,
         store: &CheckpointStore,
     ) -> Result<Self, PipelineError> {
-        let mut core = Self::start(environment, spec, history, store, true)?;
+        let mut core = Self::start(environment, spec, history, store, Origin::Checkpoint)?;
         core.replay()?;
         Ok(core)
     }
@@ -173,7 +149,7 @@ impl Core {
         history: Arc<dyn History>,
         store: &CheckpointStore,
     ) -> Result<Self, PipelineError> {
-        let mut core = Self::start(environment, spec, history, store, false)?;
+        let mut core = Self::start(environment, spec, history, store, Origin::Fresh)?;
         let last = core.journal.last().map_or(core.epoch, |commit| commit.epoch);
         while core.epoch < last {
             // Only markers of interrupted rebuilds may follow the checkpoint.
@@ -187,13 +163,26 @@ impl Core {
         Ok(core)
     }
 
+    /// Opens after an epoch that the lake has landed, with sources, models and lookups that remember nothing.
+    pub(crate) fn open_after(
+        environment: &Environment,
+        spec: Arc<PipelineSpec>,
+        history: Arc<dyn History>,
+        store: &CheckpointStore,
+        (epoch, record): (EpochNumber, CheckpointRecord),
+    ) -> Result<Self, PipelineError> {
+        Self::start(environment, spec, history, store, Origin::Record(epoch, Box::new(record)))
+    }
+
     fn start(
         environment: &Environment,
         spec: Arc<PipelineSpec>,
         history: Arc<dyn History>,
         store: &CheckpointStore,
-        with_models: bool,
+        origin: Origin,
     ) -> Result<Self, PipelineError> {
+        let with_models = matches!(origin, Origin::Checkpoint);
+        let rebuilding = matches!(origin, Origin::Fresh);
         let journal =
             EpochJournal::open(environment, spec.folder.join(folders::JOURNAL), EpochJournalOptions::default())?;
         let ledger = Ledger::open(environment, spec.folder.join(folders::LEDGER), LedgerOptions::default())?;
@@ -208,16 +197,19 @@ impl Core {
             indexes.insert(model.plan.name.clone(), Arc::new(RwLock::new(KeyIndex::new(schema, keys)?)));
         }
 
-        let checkpoint = store.latest()?;
-        let checkpoint_record: Option<CheckpointRecord> =
-            match &checkpoint {
-                None => None,
-                Some((epoch, payload)) => Some(serde_json::from_slice(payload).map_err(|e| {
-                    PipelineError::State(format!("the checkpoint of epoch {epoch} cannot be read: {e}"))
-                })?),
-            };
-        let start = checkpoint.as_ref().map_or(0, |(epoch, _)| *epoch);
+        let (start, checkpoint_record) = match origin {
+            Origin::Record(epoch, record) => (epoch, Some(*record)),
+            Origin::Checkpoint | Origin::Fresh => checkpoint::latest(store)?,
+        };
         let last = checkpoint_record.as_ref().map(|r| r.commit.clone()).unwrap_or_default();
+        let times = Times {
+            journal: journal.first_epoch().zip(journal.last().map(|commit| commit.epoch)),
+            checkpoint: start,
+            ledger: ledger.lock().last_epoch().unwrap_or(0),
+            landed: history.landed(),
+            rebuilding,
+        };
+        coherence::check(times, &journal, &ledger.lock(), checkpoint_record.as_ref().map(|r| &r.commit))?;
         let contents = Arc::new(Contents::new(history, start, last.clock, spec.relations()));
         let mut core = Self {
             environment: environment.clone(),

@@ -32,6 +32,8 @@ pub struct FeedSpec {
     pub hold_on_error: bool,
     /// Checks while whose violations it holds the epoch before.
     pub held_by: Vec<(Relation, Check)>,
+    /// Whether a destination that holds a later epoch than there is may be loaded anew.
+    pub reload_ahead: bool,
     /// The destination.
     pub sink: Box<dyn Sink>,
 }
@@ -108,6 +110,7 @@ pub async fn run(
     let mut published = contents.subscribe();
     let mut cursor: Option<EpochNumber> = None;
     let mut known = false;
+    let mut ahead = None;
     let mut delay = RETRY_FIRST;
     loop {
         if *stop.borrow() {
@@ -122,7 +125,7 @@ pub async fn run(
         let step = if known && cursor == Some(epoch) {
             None
         } else {
-            Some(step(&mut spec, &contents, &mut cursor, &mut known, &status).await)
+            Some(step(&mut spec, &contents, &mut cursor, &mut known, &mut ahead, &status).await)
         };
         match step {
             Some(Ok(Step::Forward)) => {
@@ -185,6 +188,7 @@ async fn step(
     contents: &Arc<Contents>,
     cursor: &mut Option<EpochNumber>,
     known: &mut bool,
+    ahead: &mut Option<EpochNumber>,
     status: &SharedFeedStatus,
 ) -> Result<Step, Failure> {
     if !*known {
@@ -193,6 +197,20 @@ async fn step(
         status.lock().cursor = *cursor;
     }
     let snapshot = contents.pin();
+    if cursor.is_some_and(|held| held > snapshot.epoch) {
+        *ahead = *cursor;
+    }
+    if let Some(held) = *ahead
+        && *cursor == Some(held)
+        && !spec.reload_ahead
+    {
+        // It stays so when the epochs get there: what it holds is of a history that this folder does not have.
+        return Err(Failure::Sink(SinkError::Refused(format!(
+            "the destination holds epoch {held}, which this folder had not reached when it started: the folder is older than \
+             the destination, or another one. `weir doctor` says more; `weir run --reload-ahead` loads the destination anew \
+             from this folder"
+        ))));
+    }
     if *cursor == Some(snapshot.epoch) {
         return Ok(Step::Nothing);
     }

@@ -23,6 +23,7 @@ pub mod prepare;
 pub mod rebuild;
 pub mod recompute;
 pub mod replay;
+pub mod restore;
 pub mod runtime;
 pub mod sink;
 pub mod spec;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
@@ -21,7 +22,7 @@ use weir_incremental::{BatchLimits, Delta, Relation, batch};
 
 use crate::EpochNumber;
 use crate::change::Change;
-use crate::contents::{Contents, Totals};
+use crate::contents::{Contents, Snapshot, Totals};
 use crate::core::{Core, PipelineError};
 use crate::frames::RecomputedAt;
 use crate::history::{History, Landing};
@@ -44,18 +45,55 @@ const STEP_ROWS: usize = 131_072;
 const PARTS_MAX: usize = 64;
 
 /// Adds up deltas of one relation within bounded memory for what cancels.
-struct Sum {
+#[derive(Default)]
+pub(crate) struct Sum {
     parts: Vec<Delta>,
 }
 
 impl Sum {
-    fn add(&mut self, delta: Delta) -> Result<(), PipelineError> {
+    pub(crate) fn add(&mut self, delta: Delta) -> Result<(), PipelineError> {
         self.parts.push(delta);
         if self.parts.len() >= PARTS_MAX {
             let sum = Delta::concat(&self.parts[0].schema(), &self.parts)?.consolidate()?;
             self.parts = vec![sum];
         }
         Ok(())
+    }
+
+    /// All of them as one.
+    pub(crate) fn total(&self, schema: &SchemaRef) -> Result<Delta, PipelineError> {
+        Ok(Delta::concat(schema, &self.parts)?.consolidate()?)
+    }
+}
+
+/// Calls `take` with the contents of a relation, a step's rows at a time.
+pub(crate) async fn each_step(
+    snapshot: &Snapshot,
+    relation: &Relation,
+    schema: &SchemaRef,
+    mut take: impl FnMut(RecordBatch) -> Result<(), PipelineError>,
+) -> Result<(), PipelineError> {
+    let failed = |e: datafusion::error::DataFusionError| PipelineError::Contents(e.into());
+    let table = snapshot.table(relation).await?;
+    let mut stream = SessionContext::new().read_table(table).map_err(failed)?.execute_stream().await.map_err(failed)?;
+    let mut waiting: Vec<RecordBatch> = Vec::new();
+    let mut waiting_rows = 0;
+    loop {
+        let batch = stream.next().await.transpose().map_err(failed)?;
+        let last = batch.is_none();
+        if let Some(batch) = batch {
+            waiting_rows += batch.num_rows();
+            waiting.push(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?);
+        }
+        if waiting_rows >= STEP_ROWS || (last && waiting_rows > 0) {
+            let rows = arrow::compute::concat_batches(schema, &waiting)?;
+            waiting.clear();
+            waiting_rows = 0;
+            take(rows)?;
+        }
+        if last {
+            return Ok(());
+        }
     }
 }
 
@@ -93,40 +131,22 @@ pub async fn rebuild(
     collect(&mut sums, dataflow.step(now, &HashMap::new())?)?;
     let mut totals = BTreeMap::new();
     for source in &spec.sources {
-        let failed = |e: datafusion::error::DataFusionError| PipelineError::Contents(e.into());
-        let table = snapshot.table(&source.name).await?;
-        let mut stream =
-            SessionContext::new().read_table(table).map_err(failed)?.execute_stream().await.map_err(failed)?;
-        let mut waiting: Vec<RecordBatch> = Vec::new();
-        let mut waiting_rows = 0;
         let mut read = 0u64;
         let mut total = Totals::default();
-        loop {
-            let batch = stream.next().await.transpose().map_err(failed)?;
-            let last = batch.is_none();
-            if let Some(batch) = batch {
-                waiting_rows += batch.num_rows();
-                waiting.push(RecordBatch::try_new(source.schema.clone(), batch.columns().to_vec())?);
+        each_step(&snapshot, &source.name, &source.schema, |rows| {
+            read += rows.num_rows() as u64;
+            let change = Change::new(source.name.clone(), Delta::inserts(rows))?;
+            total.rows += change.rows;
+            total.checksum = total.checksum.wrapping_add(change.checksum);
+            if plan.sources.contains(&source.name) {
+                core.readmit(&source.name, &change.delta.rows)?;
             }
-            if waiting_rows >= STEP_ROWS || (last && waiting_rows > 0) {
-                let rows = arrow::compute::concat_batches(&source.schema, &waiting)?;
-                waiting.clear();
-                read += waiting_rows as u64;
-                waiting_rows = 0;
-                let change = Change::new(source.name.clone(), Delta::inserts(rows))?;
-                total.rows += change.rows;
-                total.checksum = total.checksum.wrapping_add(change.checksum);
-                if plan.sources.contains(&source.name) {
-                    core.readmit(&source.name, &change.delta.rows)?;
-                }
-                let step = HashMap::from([(source.name.clone(), change.delta)]);
-                collect(&mut sums, dataflow.step(now, &step)?)?;
-                progress(&source.name, read);
-            }
-            if last {
-                break;
-            }
-        }
+            let step = HashMap::from([(source.name.clone(), change.delta)]);
+            collect(&mut sums, dataflow.step(now, &step)?)?;
+            progress(&source.name, read);
+            Ok(())
+        })
+        .await?;
         totals.insert(source.name.to_string(), total);
     }
 

@@ -14,6 +14,7 @@ use weir_environment::Environment;
 use weir_incremental::planner::Planner;
 use weir_journal::{Topic, TopicOptions};
 use weir_pipeline::feed::FeedSpec;
+use weir_pipeline::frames::InputPosition;
 use weir_pipeline::input::InputRef;
 use weir_pipeline::notify::{DeliveryFailures, Messenger, Notifier};
 use weir_pipeline::prepare::SourceReader;
@@ -43,8 +44,13 @@ pub fn topic_options(project: &Project) -> TopicOptions {
     }
 }
 
-/// Opens every input of the project.
-pub fn open_inputs(environment: &Environment, project: &Project, spec: &PipelineSpec) -> anyhow::Result<Inputs> {
+/// Opens every input of the project; `positions` are where the pipeline stands in them.
+pub fn open_inputs(
+    environment: &Environment,
+    project: &Project,
+    spec: &PipelineSpec,
+    positions: &BTreeMap<String, InputPosition>,
+) -> anyhow::Result<Inputs> {
     let mut inputs = BTreeMap::new();
     let mut topics = BTreeMap::new();
     for (name, indices) in spec.inputs() {
@@ -58,7 +64,13 @@ pub fn open_inputs(environment: &Environment, project: &Project, spec: &Pipeline
                 let topic = Topic::open(environment, &folder, topic_options(project))
                     .with_context(|| format!("topic `{name}` of the log"))?;
                 topics.insert(name.clone(), topic.clone());
-                Arc::new(BeaconInput::new(topic))
+                let input = BeaconInput::new(topic);
+                if let Some(position) = positions.get(&name) {
+                    // Before anything is appended to it: offsets that were read once must not be given out again.
+                    let checked = input.check(&position.cursor);
+                    checked.map_err(|e| anyhow::anyhow!("topic `{name}` of the log in {}: {e}", folder.display()))?;
+                }
+                Arc::new(input)
             }
             SourceKind::Files(files) => {
                 let folder = spec.folder.join("files");
@@ -81,17 +93,22 @@ pub fn open_inputs(environment: &Environment, project: &Project, spec: &Pipeline
 }
 
 /// Opens every sink of the project. Connects to nothing yet.
-pub async fn open_sinks(host: &Host) -> anyhow::Result<Vec<FeedSpec>> {
+pub async fn open_sinks(
+    environment: &Environment,
+    project: &Project,
+    spec: &PipelineSpec,
+    generations: &BTreeMap<String, u64>,
+) -> anyhow::Result<Vec<FeedSpec>> {
     let mut feeds = Vec::new();
-    for sink in &host.project.sinks {
+    for sink in &project.sinks {
         let file = sink.file.display();
-        let Some(schema) = host.spec.schema(&sink.from) else {
+        let Some(schema) = spec.schema(&sink.from) else {
             anyhow::bail!("{file}: there is no relation `{}`", sink.from);
         };
-        let info = host.spec.relations().into_iter().find(|r| r.name == sink.from);
-        let model = host.project.models.iter().find(|m| m.name == sink.from);
+        let info = spec.relations().into_iter().find(|r| r.name == sink.from);
+        let model = project.models.iter().find(|m| m.name == sink.from);
         let fingerprint = model.map_or_else(String::new, |m| m.plan.fingerprint.clone());
-        let generation = host.generations.get(sink.from.as_ref()).copied().unwrap_or_default();
+        let generation = generations.get(sink.from.as_ref()).copied().unwrap_or_default();
         let filter = sink.where_sql.as_deref().unwrap_or_default();
         let feed = Feed {
             relation: sink.from.clone(),
@@ -115,8 +132,8 @@ pub async fn open_sinks(host: &Host) -> anyhow::Result<Vec<FeedSpec>> {
                 Box::new(opened.map_err(|e| anyhow::anyhow!("{file}: {e}"))?)
             }
             SinkKind::Lake(options) => {
-                let folder = host.project.settings.lake.path.join("published").join(options.table.replace('.', "/"));
-                host.environment.storage.create_dir_all(&folder)?;
+                let folder = project.settings.lake.path.join("published").join(options.table.replace('.', "/"));
+                environment.storage.create_dir_all(&folder)?;
                 let opened = LakeSink::open(&folder.to_string_lossy(), feed, LakeOptions::default()).await;
                 Box::new(opened.map_err(|e| anyhow::anyhow!("{file}: {e}"))?)
             }
@@ -134,6 +151,7 @@ pub async fn open_sinks(host: &Host) -> anyhow::Result<Vec<FeedSpec>> {
                 .filter(|(_, check)| check.holds(&sink.name))
                 .map(|(name, check)| (name.clone(), check.clone()))
                 .collect(),
+            reload_ahead: false,
             sink: destination,
         });
     }

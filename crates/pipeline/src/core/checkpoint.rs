@@ -43,6 +43,14 @@ pub(super) struct Memory {
     needed: usize,
 }
 
+/// The last checkpoint's epoch, 0 when there is none, and what it says.
+pub(super) fn latest(store: &CheckpointStore) -> Result<(EpochNumber, Option<CheckpointRecord>), PipelineError> {
+    let Some((epoch, payload)) = store.latest()? else { return Ok((0, None)) };
+    let record = serde_json::from_slice(&payload)
+        .map_err(|e| PipelineError::State(format!("the checkpoint of epoch {epoch} cannot be read: {e}")))?;
+    Ok((epoch, Some(record)))
+}
+
 impl Core {
     /// Says where checkpoints have the state of sources and lookups.
     pub(super) fn attach_own_state(&mut self) -> Result<(), PipelineError> {

@@ -40,6 +40,9 @@ pub enum PipelineError {
         /// The relation.
         relation: String,
     },
+    /// The stores of a folder are not of one time.
+    #[error("the parts of this folder are not of one time: {0}; `weir doctor` says more, and what can be done")]
+    Apart(String),
     /// Something on disk is not what this version writes.
     #[error("{0}")]
     State(String),

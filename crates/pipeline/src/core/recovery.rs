@@ -123,7 +123,8 @@ fn same_sums(told: &Value, found: &Value) -> bool {
     groups(told) == groups(found) && pairs.into_iter().all(same)
 }
 
-fn commit_record(epoch: EpochNumber, payload: &[u8]) -> Result<CommitRecord, PipelineError> {
+/// Reads the payload of a commit record.
+pub fn commit_record(epoch: EpochNumber, payload: &[u8]) -> Result<CommitRecord, PipelineError> {
     serde_json::from_slice(payload)
         .map_err(|e| PipelineError::State(format!("the commit record of epoch {epoch} cannot be read: {e}")))
 }

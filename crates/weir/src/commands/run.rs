@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Records of one epoch at most, to choose how the stream is cut
     #[arg(long, value_name = "N")]
     epoch_rows: Option<usize>,
+    /// Load sinks anew that hold later epochs than this folder, as after it was restored from a copy
+    #[arg(long)]
+    reload_ahead: bool,
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -64,6 +67,7 @@ pub fn execute(global: &Global, arguments: &Arguments) -> Result<Answer, Failure
             allow_drop: arguments.allow_drop,
             ..OpenOptions::default()
         },
+        reload_ahead: arguments.reload_ahead,
         quiet: arguments.quiet,
     };
     let once = options.once;
@@ -89,6 +93,8 @@ pub struct RunOptions {
     pub epoch_rows: Option<usize>,
     /// How to open.
     pub open: OpenOptions,
+    /// Load sinks anew that are ahead of the folder.
+    pub reload_ahead: bool,
     /// Say nothing.
     pub quiet: bool,
 }
@@ -98,10 +104,12 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     let progress = Progress::new();
     let host = Host::open(project, &options.open, &progress).await?;
     progress.done();
-    let feeds = open_sinks(&host).await?;
+    let mut feeds = open_sinks(&host.environment, &host.project, &host.spec, &host.generations).await?;
+    feeds.iter_mut().for_each(|feed| feed.reload_ahead = options.reload_ahead);
     let inputs = {
         let (environment, project, spec) = (host.environment.clone(), host.project.clone(), host.spec.clone());
-        tokio::task::spawn_blocking(move || open_inputs(&environment, &project, &spec)).await??
+        let positions = host.core.last().inputs.clone();
+        tokio::task::spawn_blocking(move || open_inputs(&environment, &project, &spec, &positions)).await??
     };
     let shared = Arc::new(runtime::Progress::default());
     let (control, controls) = mpsc::channel(16);
