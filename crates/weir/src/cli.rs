@@ -45,6 +45,8 @@ enum Command {
     Status(commands::status::Arguments),
     /// Proves that stream and batch agree, and that the ledger holds
     Verify(commands::verify::Arguments),
+    /// Says what of the data folder is whole and what is damaged; repairs what another store can restore
+    Doctor(commands::doctor::Arguments),
     /// Tells which checks are violated; puts up with a violation
     Checks(commands::checks::Arguments),
     /// Runs the cases of tests/
@@ -93,6 +95,7 @@ impl Cli {
             Command::Query(arguments) => commands::query::execute(global, &arguments),
             Command::Status(arguments) => commands::status::execute(global, &arguments),
             Command::Verify(arguments) => commands::verify::execute(global, &arguments),
+            Command::Doctor(arguments) => commands::doctor::execute(global, &arguments),
             Command::Checks(arguments) => commands::checks::execute(global, &arguments),
             Command::Test(arguments) => commands::test::execute(global, &arguments),
             Command::Backfill(arguments) => commands::backfill::execute(global, &arguments),

@@ -113,6 +113,11 @@ pub fn lock(environment: &Environment, data: &Path) -> anyhow::Result<Box<dyn Lo
     }
 }
 
+/// How often each model was rebuilt in a data folder.
+pub fn generations(environment: &Environment, data: &Path) -> anyhow::Result<BTreeMap<String, u64>> {
+    Ok(read_accepted(environment, data)?.map(|accepted| accepted.generations).unwrap_or_default())
+}
+
 fn read_accepted(environment: &Environment, data: &Path) -> anyhow::Result<Option<Accepted>> {
     let path = data.join(ACCEPTED_FILE);
     if !environment.storage.exists(&path) {
@@ -266,7 +271,7 @@ impl Host {
         if let Some(pending) = pending {
             if accepted.rebuilding.is_none() {
                 // Everything that the old meaning has admitted goes to the lake and a checkpoint first.
-                settle(&environment, &project, &data).await?;
+                settle(&environment, &project, &data, &pending.models).await?;
                 for model in &pending.models {
                     *accepted.generations.entry(model.clone()).or_default() += 1;
                 }
@@ -286,6 +291,11 @@ impl Host {
         Self::recover(environment, project, lock, accepted.generations).await
     }
 
+    /// Lands everything and writes a checkpoint.
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        settle_core(&mut self.core, &self.store).await
+    }
+
     async fn recover(
         environment: Environment,
         project: Project,
@@ -293,7 +303,7 @@ impl Host {
         generations: BTreeMap<String, u64>,
     ) -> anyhow::Result<Self> {
         let spec = Arc::new(compile(&project)?);
-        let (history, store) = stores(&environment, &project).await?;
+        let (history, store) = stores(&environment, &project, &[]).await?;
         let core = {
             let (environment, spec, history, store) =
                 (environment.clone(), spec.clone(), history.clone(), store.clone());
@@ -303,19 +313,24 @@ impl Host {
     }
 }
 
-async fn stores(
+/// Opens lake and checkpoints; `anew` are models whose tables may be gone, since they are made anew.
+pub async fn stores(
     environment: &Environment,
     project: &Project,
+    anew: &[String],
 ) -> anyhow::Result<(Arc<dyn History>, Arc<CheckpointStore>)> {
     let lake = &project.settings.lake.path;
     environment.storage.create_dir_all(lake)?;
     let history = LakeHistory::open(&lake.to_string_lossy(), LakeOptions::default()).await?;
+    if let Some((relation, what)) = history.lost().iter().find(|(name, _)| !anew.iter().any(|n| n == name.as_ref())) {
+        bail!("the lake's table of `{relation}` is damaged: {what}; `weir doctor` says what can be done");
+    }
     let store = CheckpointStore::open(environment, &project.settings.state.path)?;
     Ok((Arc::new(history), Arc::new(store)))
 }
 
 /// Recovers the project as it was accepted, lands everything and writes a checkpoint.
-async fn settle(environment: &Environment, project: &Project, data: &Path) -> anyhow::Result<()> {
+async fn settle(environment: &Environment, project: &Project, data: &Path, anew: &[String]) -> anyhow::Result<()> {
     let Reading { project: Some(mut kept), .. } =
         Project::read(&data.join(ACCEPTED_FOLDER), project.profile.as_deref())
     else {
@@ -323,17 +338,22 @@ async fn settle(environment: &Environment, project: &Project, data: &Path) -> an
     };
     adopt_place(&mut kept, project);
     let spec = Arc::new(compile(&kept)?);
-    let (history, store) = stores(environment, &kept).await?;
+    let (history, store) = stores(environment, &kept, anew).await?;
     let mut core = {
         let (environment, spec, history, store) = (environment.clone(), spec.clone(), history.clone(), store.clone());
         tokio::task::spawn_blocking(move || Core::open(&environment, spec, history, &store)).await??
     };
+    settle_core(&mut core, &store).await
+}
+
+/// Lands everything and writes a checkpoint.
+async fn settle_core(core: &mut Core, store: &CheckpointStore) -> anyhow::Result<()> {
     if let Some((epoch, landings)) = core.contents().to_land()? {
-        history.land(epoch, landings).await?;
+        core.contents().history().land(epoch, landings).await?;
         core.contents().landed(epoch);
     }
     if let Some(mut pending) = core.take_checkpoint() {
-        pending.write(&store)?;
+        pending.write(store)?;
     }
     let epoch = core.epoch();
     core.release(epoch)?;
@@ -347,7 +367,7 @@ async fn rebuild_all(
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let spec = Arc::new(compile(project)?);
-    let (history, store) = stores(environment, project).await?;
+    let (history, store) = stores(environment, project, &pending.models).await?;
     let relations = |names: &[String]| names.iter().map(|n| Relation::from(n.as_str())).collect::<Vec<_>>();
     let plan = RebuildPlan {
         models: relations(&pending.models),

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod heads;
+mod doctor;
 mod host;
 mod ledger_tables;
 mod offline;

@@ -145,8 +145,7 @@ pub async fn open_sinks(
             predicate,
             where_sql: sink.where_sql.clone(),
             hold_on_error: matches!(hold, Some(OnError::Hold)),
-            held_by: host
-                .spec
+            held_by: spec
                 .checks()
                 .filter(|(_, check)| check.holds(&sink.name))
                 .map(|(name, check)| (name.clone(), check.clone()))

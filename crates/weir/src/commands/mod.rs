@@ -4,6 +4,7 @@ pub mod backfill;
 pub mod checks;
 pub mod completion;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod graph;
 pub mod ledger;

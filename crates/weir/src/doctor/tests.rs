@@ -1,0 +1,1 @@
+//! Damage of every kind, at random places of every store.
