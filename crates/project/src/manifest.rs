@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -89,7 +90,8 @@ pub struct Change {
 impl Project {
     /// The project's meaning, to be compared with what the folder meant at another time.
     pub fn manifest(&self) -> Manifest {
-        let mut entries: Vec<ManifestEntry> = self.sources.iter().map(source_entry).collect();
+        let mut entries: Vec<ManifestEntry> =
+            self.sources.iter().map(|source| source_entry(source, &self.dir)).collect();
         for model in &self.models {
             let inputs = versions_of(&entries, model.reads.iter());
             entries.push(model_entry(model, inputs));
@@ -286,7 +288,7 @@ fn versions_of<'a>(entries: &[ManifestEntry], relations: impl Iterator<Item = &'
         .collect()
 }
 
-fn source_entry(source: &Source) -> ManifestEntry {
+fn source_entry(source: &Source, dir: &Path) -> ManifestEntry {
     let mut facts = BTreeMap::new();
     let mut fact = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -297,7 +299,9 @@ fn source_entry(source: &Source) -> ManifestEntry {
     fact("kind", Some(source.kind.name().to_string()));
     fact("input", Some(source.input.clone()));
     if let SourceKind::Files(files) = &source.kind {
-        fact("path", Some(files.path.display().to_string()));
+        // A folder that is moved, or named in another way, means the same.
+        let path = files.path.strip_prefix(dir).unwrap_or(&files.path);
+        fact("path", Some(path.display().to_string()));
         fact("settle", Some(shown(files.settle)));
         fact("compression", Some(format!("{:?}", files.compression).to_lowercase()));
     }

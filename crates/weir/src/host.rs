@@ -16,7 +16,7 @@ use weir_pipeline::history::History;
 use weir_pipeline::rebuild::{RebuildPlan, rebuild};
 use weir_pipeline::spec::PipelineSpec;
 use weir_project::manifest::{Change, ChangeKind, ChangeSeverity, Manifest, What};
-use weir_project::{FOLDERS, Project, Reading};
+use weir_project::{FOLDERS, Project, Reading, SourceKind};
 
 use crate::progress::Progress;
 
@@ -184,6 +184,13 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
 
 /// Gives a project that was read from the kept copy the folder and settings of the one beside it.
 fn adopt_place(kept: &mut Project, project: &Project) {
+    for source in &mut kept.sources {
+        if let SourceKind::Files(files) = &mut source.kind
+            && let Ok(inside) = files.path.strip_prefix(&kept.dir)
+        {
+            files.path = project.dir.join(inside);
+        }
+    }
     kept.dir = project.dir.clone();
     kept.settings = project.settings.clone();
 }
