@@ -1,5 +1,6 @@
 //! Requests to events: a query string becomes a JSON object, a body is cut into its JSON records.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use bytes::Bytes;
@@ -87,15 +88,19 @@ pub fn events_of_body(body: &Bytes, gzip: bool, size_max: usize) -> Result<Recor
 /// A percent escape that is none, or bytes that are not UTF-8.
 pub fn event_of_query(query: &str) -> Result<Bytes, EventError> {
     let mut fields: Vec<(String, Vec<String>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
     let mut start = 0;
     for pair in query.split('&') {
         if !pair.is_empty() {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name_text = decoded(name, start)?;
             let value_text = decoded(value, start + (name.len() + 1).min(pair.len()))?;
-            match fields.iter_mut().find(|(known, _)| *known == name_text) {
-                Some((_, values)) => values.push(value_text),
-                None => fields.push((name_text, vec![value_text])),
+            match known.get(&name_text) {
+                Some(at) => fields[*at].1.push(value_text),
+                None => {
+                    known.insert(name_text.clone(), fields.len());
+                    fields.push((name_text, vec![value_text]));
+                }
             }
         }
         start += pair.len() + 1;
