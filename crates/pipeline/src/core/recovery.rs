@@ -80,6 +80,10 @@ impl Core {
             let record = commit_record(epoch, &committed.payload)?;
             self.ledger_backlog.push_back((epoch, record.ledger.to_string()));
         }
+        // At once: no epoch may follow for a long time, and whoever asks for the head should get it.
+        if let Err(error) = self.write_ledger() {
+            tracing::warn!(%error, "the ledger's file is behind");
+        }
         Ok(())
     }
 
