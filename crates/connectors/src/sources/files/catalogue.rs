@@ -1,6 +1,7 @@
 //! The catalogue of a files input: which files it reads, in which order, and what they held.
 //!
-//! An append-only file of JSON lines beside the log. Invariants:
+//! An append-only file of lines beside the log, each JSON, a tab, and the lower half of the JSON's xxh3 (8 hexadecimal
+//! digits; lines of earlier releases have neither). Invariants:
 //! - an entry's index never changes, so the order of reading is a fact once it was decided;
 //! - a line is synced before a cursor that depends on it is given out;
 //! - what is reported once (a file that changed, one that cannot be read) is an entry too, so that reading again
@@ -13,7 +14,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::content::fold;
 use super::cursor::Sum;
@@ -68,6 +69,22 @@ enum Line {
     Finished { entry: u64, found: Finished },
 }
 
+fn sum_of(json: &[u8]) -> u32 {
+    xxh3_64(json) as u32
+}
+
+/// The JSON of a line without its end, checked where it can be. JSON text has no tab.
+fn opened(line: &[u8]) -> Result<&[u8], String> {
+    let Some(tab) = memchr::memchr(b'\t', line) else { return Ok(line) };
+    let (json, sum) = (&line[..tab], &line[tab + 1..]);
+    if format!("{:08x}", sum_of(json)).as_bytes() == sum { Ok(json) } else { Err("its checksum does not fit".into()) }
+}
+
+/// Whether a line of a catalogue, without its end, is one that could have been written.
+pub(super) fn is_whole(line: &[u8]) -> bool {
+    line.is_empty() || opened(line).is_ok_and(|json| serde_json::from_slice::<Line>(json).is_ok())
+}
+
 /// The catalogue, open for appending.
 pub(super) struct Catalogue {
     file: File,
@@ -105,7 +122,8 @@ impl Catalogue {
             if line.is_empty() {
                 continue;
             }
-            let line = serde_json::from_slice(line).map_err(|error| {
+            let line = opened(line).and_then(|json| serde_json::from_slice(json).map_err(|error| error.to_string()));
+            let line = line.map_err(|error| {
                 let place = format!("{}:{}", path.display(), number + 1);
                 io::Error::new(io::ErrorKind::InvalidData, format!("{place}: not a line of a file catalogue: {error}"))
             })?;
@@ -146,8 +164,9 @@ impl Catalogue {
 
     fn append(&mut self, line: Line) {
         // Names, numbers and strings always serialise.
-        let _ = serde_json::to_writer(&mut self.unwritten, &line);
-        self.unwritten.push(b'\n');
+        let json = serde_json::to_vec(&line).unwrap_or_default();
+        self.unwritten.extend_from_slice(&json);
+        self.unwritten.extend_from_slice(format!("\t{:08x}\n", sum_of(&json)).as_bytes());
         self.take(line);
     }
 

@@ -26,6 +26,11 @@ use weir_schemas::FormatRef;
 
 use reading::Reading;
 
+/// Whether a line of a catalogue, without its end, is one that could have been written.
+pub fn is_whole_line(line: &[u8]) -> bool {
+    catalogue::is_whole(line)
+}
+
 /// How often the folder is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long an empty poll waits when files are about to settle.
