@@ -113,11 +113,13 @@ pub async fn run(
     let mut ahead = None;
     let mut delay = RETRY_FIRST;
     loop {
+        // An epoch of another history is none that was asked for.
+        let held = cursor.filter(|_| cursor != ahead);
         if *stop.borrow() {
-            return until.borrow().is_none_or(|epoch| cursor.is_some_and(|c| c >= epoch));
+            return until.borrow().is_none_or(|epoch| held.is_some_and(|held| held >= epoch));
         }
-        if let (Some(target), Some(cursor)) = (*until.borrow(), cursor)
-            && cursor >= target
+        if let (Some(target), Some(held)) = (*until.borrow(), held)
+            && held >= target
         {
             return true;
         }

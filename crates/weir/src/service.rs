@@ -488,9 +488,12 @@ fn query_failure(error: DataFusionError) -> Failure {
     });
     let kind = match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => FailureKind::Limit,
-        DataFusionError::Internal(_) | DataFusionError::External(_) | DataFusionError::IoError(_) => {
-            FailureKind::Internal
-        }
+        // The lake's files are ours: that one cannot be read is nothing that was asked for.
+        DataFusionError::Internal(_)
+        | DataFusionError::External(_)
+        | DataFusionError::IoError(_)
+        | DataFusionError::ParquetError(_)
+        | DataFusionError::ObjectStore(_) => FailureKind::Internal,
         _ => FailureKind::Request,
     };
     Failure { place, ..Failure::new(kind, error.strip_backtrace()) }

@@ -440,7 +440,10 @@ fn protocol(before: Option<&SchemaRef>, schema: &SchemaRef) -> Value {
 
 /// The folder or URL of a table, with a separator at its end, for messages.
 fn place_of(location: &Url, folder: Option<&std::path::Path>) -> String {
-    folder.map_or_else(|| location.to_string(), |folder| format!("{}/", folder.display()))
+    folder.map_or_else(
+        || location.to_string(),
+        |folder| format!("{}/", folder.display().to_string().trim_end_matches('/')),
+    )
 }
 
 pub(crate) fn now_ms() -> i64 {
