@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use weir_environment::Environment;
+use weir_environment::{Environment, Storage};
 
 use crate::entry::{Entry, SEAL};
 use crate::epochs::{self, Commit, Committing};
@@ -101,7 +101,7 @@ pub fn ledger(
     folder: &Path,
     take: &mut dyn FnMut(LedgerEntry),
 ) -> Result<Inspection, JournalError> {
-    let mut entries = Entries { next: 0, count: 0, begin: None, head: Some(Hash::default()), take };
+    let mut entries = Entries { next: 1, count: 0, begin: None, head: Some(Hash::default()), take };
     let mut found = walk(environment, ledger::FORMAT, folder, &mut entries)?;
     if let Some(first) = found.segments.first().filter(|segment| segment.first > 0) {
         let (path, what) = (first.path.clone(), "the segments before it are missing".to_owned());
@@ -133,6 +133,7 @@ fn walk(
     let storage = &*environment.storage;
     let mut found = Inspection::default();
     let places = if storage.exists(folder) { segment::places(storage, format, folder)? } else { Vec::new() };
+    found.identity = identity(storage, format, &places);
     for (index, place) in places.iter().enumerate() {
         let following = places.get(index + 1);
         let damages_before = found.damages.len();
@@ -157,9 +158,9 @@ fn walk(
             }
         };
         if index == 0 {
-            found.identity = header.log;
             content.skip_to(place.first);
-        } else if header.log != found.identity {
+        }
+        if header.log != found.identity {
             let what = OF_ANOTHER_LOG.to_owned();
             let records = following.map(|next| place.first..next.first);
             let (path, next) = (place.path.clone(), place.first);
@@ -185,6 +186,20 @@ fn walk(
     found.count = count;
     found.begin = begin.unwrap_or(found.end);
     Ok(found)
+}
+
+/// Which log most of the segments are of, the first of several.
+fn identity(storage: &dyn Storage, format: Format, places: &[Place]) -> Option<u32> {
+    let mut logs: Vec<(Option<u32>, usize)> = Vec::new();
+    for place in places {
+        // What cannot be read is told where the segment's turn comes.
+        let Ok(Some(header)) = segment::read_header(storage, format, &place.path, place.first) else { continue };
+        match logs.iter_mut().find(|(log, _)| *log == header.log) {
+            Some((_, count)) => *count += 1,
+            None => logs.push((header.log, 1)),
+        }
+    }
+    logs.iter().rev().max_by_key(|(_, count)| *count).and_then(|(log, _)| *log)
 }
 
 fn state(place: &Place, end: u64, whole: bool, whole_to: u64) -> SegmentState {
@@ -357,11 +372,12 @@ struct Entries<'a> {
 
 impl Content for Entries<'_> {
     fn visit(&mut self, entry: &Entry, stored: &[u8]) -> Result<(), String> {
+        // A note that was written before the first entry has the number of the segment, 0.
+        if entry.kind == SEAL && (entry.number >= self.next || self.count == 0) {
+            return Ok(());
+        }
         if entry.number < self.next {
             return Err("its epoch is not after the one before".into());
-        }
-        if entry.kind == SEAL {
-            return Ok(());
         }
         if entry.kind != ledger::ENTRY {
             return Err("it is no entry of a ledger".into());
@@ -388,6 +404,8 @@ impl Content for Entries<'_> {
     }
 
     fn skip_to(&mut self, number: u64) {
+        // The first segment is named 0, and the first epoch is 1.
+        let number = number.max(1);
         if number > self.next {
             // Whether what follows fits what is gone, nobody can tell.
             self.head = None;

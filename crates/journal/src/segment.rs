@@ -114,7 +114,7 @@ pub(crate) fn is_unborn(place: &Place, index: usize, count: usize) -> bool {
 }
 
 /// Why a segment cannot follow another one.
-pub(crate) const OF_ANOTHER_LOG: &str = "it is a segment of another log than the one before it";
+pub(crate) const OF_ANOTHER_LOG: &str = "it is a segment of another log than those beside it";
 
 /// The segments of a folder, their headers and seals checked; the last is not recovered yet.
 pub(crate) fn open_all(environment: &Environment, format: Format, folder: &Path) -> Result<Vec<Segment>, JournalError> {

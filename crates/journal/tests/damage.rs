@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use weir_environment::{Environment, Simulator};
+use weir_journal::inspect::{self, Inspection};
 use weir_journal::topic::TopicOptions;
 use weir_journal::{
     Compression, EpochJournal, EpochJournalOptions, JournalError, Ledger, LedgerOptions, PackedFrame, Record, Topic,
@@ -18,6 +19,7 @@ struct Subject {
     write: fn(&Environment, &Subject, u64),
     /// All entries from the first kept on, or the first error.
     read: fn(&Environment, &Subject) -> Result<Vec<String>, JournalError>,
+    inspect: fn(&Environment) -> Result<Inspection, JournalError>,
     compression: Compression,
 }
 
@@ -112,9 +114,13 @@ fn read_ledger(environment: &Environment, subject: &Subject) -> Result<Vec<Strin
 fn subjects() -> Vec<Subject> {
     let mut subjects = Vec::new();
     for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
-        subjects.push(Subject { folder: "/topic", write: write_topic, read: read_topic, compression });
-        subjects.push(Subject { folder: "/epochs", write: write_epochs, read: read_epochs, compression });
-        subjects.push(Subject { folder: "/ledger", write: write_ledger, read: read_ledger, compression });
+        let (write, read, inspect) =
+            (write_topic, read_topic, |e: &Environment| inspect::topic(e, Path::new("/topic")));
+        subjects.push(Subject { folder: "/topic", write, read, inspect, compression });
+        let inspect = |e: &Environment| inspect::epochs(e, Path::new("/epochs"), &mut |_| {});
+        subjects.push(Subject { folder: "/epochs", write: write_epochs, read: read_epochs, inspect, compression });
+        let inspect = |e: &Environment| inspect::ledger(e, Path::new("/ledger"), &mut |_| {});
+        subjects.push(Subject { folder: "/ledger", write: write_ledger, read: read_ledger, inspect, compression });
     }
     subjects
 }
@@ -128,6 +134,15 @@ impl Subject {
         let paths = names.into_iter().map(|entry| Path::new(self.folder).join(entry.name));
         let files = paths.map(|path| (path.clone(), environment.storage.read(&path).expect("read"))).collect();
         (environment, simulator, files)
+    }
+
+    /// What the inspection says of a world that holds just these files.
+    fn inspected(&self, files: &[(PathBuf, Vec<u8>)]) -> Inspection {
+        let (environment, simulator) = Environment::simulated(0);
+        for (path, bytes) in files {
+            simulator.plant(path, bytes);
+        }
+        (self.inspect)(&environment).expect("it can be read")
     }
 
     /// A world that holds just these files.
@@ -160,15 +175,25 @@ fn every_flipped_bit_of_synced_bytes_is_found_and_named() {
                 let position = random.random_range(0..bytes.len());
                 let mut damaged = files.clone();
                 damaged[index].1[position] ^= 1 << random.random_range(0..8);
+                let inspected = subject.inspected(&damaged);
                 match subject.planted(&damaged) {
                     Err(JournalError::Corrupt { path: named, position: at, records, .. }) => {
                         assert_eq!(&named, path, "byte {position}");
+                        let first = &inspected.damages[0];
+                        assert_eq!((&first.path, inspected.damages.len()), (path, 1), "byte {position}: {inspected:?}");
+                        assert!(first.position <= position as u64);
+                        let lost = first.records.as_ref().map_or(0, |records| records.end - records.start);
+                        // A damaged header hides all of its segment.
+                        assert!(lost <= 1 || first.position == 0, "byte {position} takes away {lost}");
+                        let all_seen = inspected.count + lost >= ENTRIES;
+                        assert!(all_seen || first.position == 0, "what is behind the damage is seen: {inspected:?}");
                         assert!(at <= position as u64, "byte {position} is reported as {at}");
                         assert!(records.is_none_or(|range| range.start < range.end && range.end <= ENTRIES + 1));
                     }
                     Err(other) => panic!("{} byte {position}: {other}", path.display()),
                     Ok(found) => {
                         assert!(last && position >= bytes.len() - SEAL_BYTES, "{} byte {position}", path.display());
+                        assert_eq!((&inspected.damages[..], inspected.count), (&[][..], ENTRIES));
                         assert_eq!(found, expected(ENTRIES));
                     }
                 }
@@ -226,6 +251,8 @@ fn a_missing_segment_is_named_by_what_it_held() {
     for subject in subjects() {
         let (_, _, mut files) = subject.world(1, ENTRIES);
         files.remove(1);
+        let inspected = subject.inspected(&files);
+        assert_eq!((inspected.damages.len(), &inspected.damages[0].path), (1, &files[0].0));
         match subject.planted(&files) {
             Err(JournalError::Corrupt { path, records: Some(records), .. }) => {
                 assert_eq!(path, files[0].0);
@@ -234,6 +261,32 @@ fn a_missing_segment_is_named_by_what_it_held() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_segment_of_another_log_is_told_from_our_own() {
+    let mut tried = 0;
+    for subject in subjects() {
+        let (_, _, ours) = subject.world(1, ENTRIES);
+        let (_, _, theirs) = subject.world(2, ENTRIES);
+        // Numbers have to fit: where a note was written while nothing waited, a segment may end earlier.
+        let name = |files: &[(PathBuf, Vec<u8>)], index: usize| files.get(index).map(|(path, _)| path.clone());
+        let fits = |index: &usize| [*index, index + 1].iter().all(|at| name(&ours, *at) == name(&theirs, *at));
+        let fitting: Vec<usize> = (0..ours.len()).filter(fits).collect();
+        tried += fitting.len();
+        for index in fitting {
+            let mut mixed = ours.clone();
+            mixed[index] = theirs[index].clone();
+            match subject.planted(&mixed) {
+                Err(JournalError::Corrupt { path, .. }) => assert_eq!(path, ours[index.max(1)].0),
+                other => panic!("segment {index}: {other:?}"),
+            }
+            let named: Vec<PathBuf> = subject.inspected(&mixed).damages.into_iter().map(|damage| damage.path).collect();
+            assert_eq!(named, [ours[index].0.clone()]);
+        }
+        assert_ne!(subject.inspected(&ours).identity, subject.inspected(&theirs).identity);
+    }
+    assert!(tried > 0);
 }
 
 #[test]

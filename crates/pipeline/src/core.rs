@@ -21,7 +21,7 @@ mod recovery;
 mod splits;
 
 pub use self::checkpoint::PendingCheckpoint;
-pub use self::coherence::Times;
+pub use self::coherence::{Part, Times};
 pub use self::error::{CommitError, PipelineError};
 pub use self::input::{EpochInput, EpochPart, ReplayPart};
 pub use self::recovery::commit_record;

@@ -80,7 +80,8 @@ pub fn inspect(environment: &Environment, folder: &Path) -> Result<Inspection, E
         found.bytes += info.bytes;
         let file = folder.join(&info.file);
         if !storage.exists(&file) {
-            found.damages.push(Damage { path: file, position: 0, state: None, what: "the file is missing".into() });
+            let what = format!("the file is missing, and {MANIFEST} names it (or is that of another day)");
+            found.damages.push(Damage { path: file, position: 0, state: None, what });
             continue;
         }
         let run = match Run::open(environment, folder, info) {

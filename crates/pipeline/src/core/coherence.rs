@@ -28,16 +28,28 @@ pub struct Times {
     pub rebuilding: bool,
 }
 
+/// The store that is not of the time of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The epoch journal.
+    Journal,
+    /// The checkpoint.
+    Checkpoint,
+    /// The ledger.
+    Ledger,
+    /// The lake.
+    Lake,
+}
+
 impl Times {
-    /// What cannot be so, a sentence each.
-    pub fn conflicts(&self) -> Vec<String> {
+    /// What cannot be so: the store that has to be another one, and a sentence.
+    pub fn conflicts(&self) -> Vec<(Part, String)> {
         let mut found = Vec::new();
         let (first, last) = self.journal.unwrap_or((1, 0));
         let (checkpoint, ledger, landed) = (self.checkpoint, self.ledger, self.landed);
         let ends = |what: &str, at: EpochNumber| {
-            format!(
-                "{what} knows epoch {at}, and the journal ends with epoch {last}: the journal is older, or lost its end"
-            )
+            let older = "the journal is older, or lost its end";
+            (Part::Journal, format!("{what} knows epoch {at}, and the journal ends with epoch {last}: {older}"))
         };
         if checkpoint > last {
             found.push(ends("the checkpoint", checkpoint));
@@ -49,24 +61,26 @@ impl Times {
             found.push(ends("the ledger", ledger));
         }
         if first > checkpoint + 1 {
-            found.push(if checkpoint == 0 {
+            let what = if checkpoint == 0 {
                 format!("the checkpoint is missing, and the journal begins with epoch {first}")
             } else {
                 format!(
                     "the journal begins with epoch {first}, and the checkpoint is of epoch {checkpoint}: it is older"
                 )
-            });
+            };
+            found.push((Part::Checkpoint, what));
         }
         if landed < checkpoint {
-            found.push(format!(
+            let what = format!(
                 "the checkpoint is of epoch {checkpoint}, and the lake has landed epoch {landed}: the lake is older"
-            ));
+            );
+            found.push((Part::Lake, what));
         }
         if ledger + 1 < first {
-            found.push(format!(
-                "the ledger ends with epoch {ledger}, and the journal begins with epoch {first}: the ledger is older, or lost \
-                 its end"
-            ));
+            let older = "the ledger is older, or lost its end";
+            let what =
+                format!("the ledger ends with epoch {ledger}, and the journal begins with epoch {first}: {older}");
+            found.push((Part::Ledger, what));
         }
         found
     }
@@ -79,7 +93,7 @@ pub(super) fn check(
     ledger: &Ledger,
     checkpoint: Option<&CommitRecord>,
 ) -> Result<(), PipelineError> {
-    if let Some(conflict) = times.conflicts().into_iter().next() {
+    if let Some((_, conflict)) = times.conflicts().into_iter().next() {
         return Err(PipelineError::Apart(conflict));
     }
     if let Some(ours) = checkpoint
@@ -120,9 +134,9 @@ mod tests {
     #[test]
     fn stores_of_one_time_have_no_conflicts_and_others_do() {
         let sound = Times { journal: Some((5, 20)), checkpoint: 10, ledger: 19, landed: 12, rebuilding: false };
-        assert_eq!(sound.conflicts(), Vec::<String>::new());
+        assert_eq!(sound.conflicts(), []);
         let nothing = Times { journal: None, checkpoint: 0, ledger: 0, landed: 0, rebuilding: false };
-        assert_eq!(nothing.conflicts(), Vec::<String>::new());
+        assert_eq!(nothing.conflicts(), []);
         for wrong in [
             Times { journal: Some((5, 9)), ..sound },
             Times { journal: None, ..sound },

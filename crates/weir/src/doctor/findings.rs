@@ -9,7 +9,7 @@ use weir_connectors::sources::beacon::Position;
 use weir_environment::Environment;
 use weir_journal::inspect::{Damage, Inspection};
 use weir_pipeline::EpochNumber;
-use weir_pipeline::core::{Times, folders};
+use weir_pipeline::core::{Part, Times, folders};
 use weir_pipeline::frames::CommitRecord;
 use weir_pipeline::restore::obstacle;
 use weir_pipeline::spec::PipelineSpec;
@@ -413,7 +413,7 @@ impl Judge<'_> {
         if known_damage {
             return;
         }
-        for conflict in times.conflicts() {
+        for (part, conflict) in times.conflicts() {
             let last = stores.last_epoch();
             let outlived = times.checkpoint <= last && times.landed <= last && times.ledger <= last;
             let cure = if !outlived {
@@ -423,9 +423,15 @@ impl Judge<'_> {
             } else {
                 self.checkpoint_cure()
             };
+            let (store, file) = match part {
+                Part::Journal => ("journal", self.data.join(folders::JOURNAL)),
+                Part::Checkpoint => ("checkpoint", self.project.settings.state.path.clone()),
+                Part::Ledger => ("ledger", self.data.join(folders::LEDGER)),
+                Part::Lake => ("lake landings", self.project.settings.lake.path.clone()),
+            };
             found.push(Finding {
-                store: "folder".into(),
-                file: self.data.to_path_buf(),
+                store: store.into(),
+                file,
                 byte: None,
                 records: None,
                 what: conflict,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use weir_connectors::lake::inspect as lake;
+use weir_connectors::sources::files::is_whole_line;
 use weir_environment::Environment;
 use weir_incremental::checkpoint::inspect as checkpoint;
 use weir_journal::inspect as journal;
@@ -129,8 +130,8 @@ fn catalogues(environment: &Environment, folder: &Path) -> anyhow::Result<Catalo
         let mut at = 0;
         for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
             // A last line without an end was cut off by a crash, and nothing depends on it.
-            let whole = line.ends_with(b"\n");
-            if whole && serde_json::from_slice::<serde_json::Value>(line).is_err() {
+            let ended = line.strip_suffix(b"\n");
+            if ended.is_some_and(|line| !is_whole_line(line)) {
                 broken.push((path.clone(), at, number + 1));
                 break;
             }

@@ -3,6 +3,7 @@
 mod access_log;
 mod bad_input;
 mod checks;
+mod damage;
 mod disk_full;
 mod explain;
 mod folder;
