@@ -13,7 +13,7 @@ const LINES_MAX: usize = 700;
 const ARCHITECTURE_LINES_MAX: usize = 300;
 
 /// The tier of each crate; an edge goes only to a lower one.
-const TIERS: [(&str, u8); 13] = [
+const TIERS: [(&str, u8); 14] = [
     ("weir-environment", 0),
     ("weir-schemas", 1),
     ("weir-journal", 1),
@@ -25,6 +25,7 @@ const TIERS: [(&str, u8); 13] = [
     ("weir-server", 4),
     ("weir", 5),
     ("weir-simulation", DEVELOPMENT),
+    ("weir-fuzzing", DEVELOPMENT),
     ("weir-bench", DEVELOPMENT),
     ("xtask", DEVELOPMENT),
 ];
