@@ -52,7 +52,7 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Manifest, EngineError>
     let unreadable =
         |e: serde_json::Error| damaged(e.column().saturating_sub(1) as u64, format!("it cannot be read: {e}"));
     let Head { version, sum } = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if version > VERSION || version < VERSION_WITHOUT_SUM {
+    if !(VERSION_WITHOUT_SUM..=VERSION).contains(&version) {
         let advice = if version > VERSION { "use the newer program" } else { "use the program that wrote it" };
         return Err(EngineError::Checkpoint(format!(
             "{} has format {version}, this program reads {VERSION}: {advice}",
