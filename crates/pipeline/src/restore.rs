@@ -19,7 +19,8 @@ use weir_incremental::{Delta, Relation};
 use weir_journal::{EpochJournal, EpochJournalOptions};
 
 use crate::EpochNumber;
-use crate::contents::{Change, Contents, Totals};
+use crate::change::Change;
+use crate::contents::{Contents, Totals};
 use crate::core::{Core, PipelineError, commit_record, folders};
 use crate::frames::{CheckpointRecord, FRAMES_VERSION};
 use crate::history::History;
@@ -63,7 +64,9 @@ pub async fn restore_checkpoint(
     };
     let clock = commit.clock;
     let fingerprint = spec.fingerprint.clone();
-    let record = CheckpointRecord { version: FRAMES_VERSION, commit, totals: BTreeMap::new(), fingerprint };
+    // Measures are counted over what is there, as those that are declared later.
+    let (totals, measures) = (BTreeMap::new(), BTreeMap::new());
+    let record = CheckpointRecord { version: FRAMES_VERSION, commit, totals, measures, fingerprint };
     let mut core = Core::open_after(environment, spec.clone(), history.clone(), store, (epoch, record))?;
 
     let contents = Contents::new(history.clone(), epoch, clock, spec.relations());

@@ -2,8 +2,8 @@
 
 mod cli;
 mod commands;
-mod heads;
 mod doctor;
+mod heads;
 mod host;
 mod ledger_tables;
 mod offline;

@@ -32,7 +32,9 @@ async fn open_with(project: Project, inputs: bool) -> anyhow::Result<(Service, H
     let mut host = Host::open(project, &options, &Progress::new()).await?;
     let origins = if inputs {
         let (environment, project, spec) = (host.environment.clone(), host.project.clone(), host.spec.clone());
-        let opened = tokio::task::spawn_blocking(move || open_inputs(&environment, &project, &spec)).await??;
+        let positions = host.core.last().inputs.clone();
+        let opened =
+            tokio::task::spawn_blocking(move || open_inputs(&environment, &project, &spec, &positions)).await??;
         Some(Origins::of(&host, &opened))
     } else {
         None

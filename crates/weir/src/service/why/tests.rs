@@ -95,7 +95,7 @@ fn log(project: &Project, seed: u64, events: usize) {
 /// Takes in everything, as `weir run --once` does.
 async fn take_in(project: Project) {
     let host = Host::open(project, &OpenOptions::default(), &Progress::new()).await.expect("it opens");
-    let inputs = open_inputs(&host.environment, &host.project, &host.spec).expect("inputs");
+    let inputs = open_inputs(&host.environment, &host.project, &host.spec, &host.core.last().inputs).expect("inputs");
     let (_control, controls) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(false);
     let run = Run {
@@ -210,7 +210,8 @@ fn hold(example: &str, fill: &dyn Fn(&Project, u64), heads: &dyn Fn(&Project) ->
     runtime.block_on(async {
         take_in(project.clone()).await;
         let mut host = Host::open(project, &OpenOptions::default(), &Progress::new()).await.expect("it opens");
-        let inputs = open_inputs(&host.environment, &host.project, &host.spec).expect("inputs");
+        let inputs =
+            open_inputs(&host.environment, &host.project, &host.spec, &host.core.last().inputs).expect("inputs");
         let origins = Some(Origins::of(&host, &inputs));
         let activity = Mutex::new(Activity::at_rest(host.core.operators()));
         let service = Service::new(ServiceParts {
