@@ -4,6 +4,7 @@
 //! simulation can replace all of it and replay a run from one seed. This crate knows nothing else of Weir.
 
 mod allocator;
+pub mod mirror;
 mod real;
 mod simulated;
 mod workers;

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use weir_environment::Environment;
+use weir_environment::mirror::{Place, Root};
 
 pub use changes::StateChanges;
 pub use lookup::{Disk, StateReader};
@@ -67,6 +68,11 @@ impl std::fmt::Debug for Shared {
 /// The checkpoints of one project, in one folder. One process at a time may have it open, and one thread may write.
 #[derive(Debug)]
 pub struct CheckpointStore(Arc<Shared>);
+
+/// The place of a checkpoint's file in a mirror: runs come before the manifest that names them.
+pub fn shipping_order(name: &str) -> Option<Place> {
+    Root::by_name(name).map(|place| Place { rank: u8::from(name == MANIFEST), ..place })
+}
 
 fn failed(action: &str, path: &Path, error: &std::io::Error) -> EngineError {
     EngineError::Checkpoint(format!("cannot {action} {}: {error}", path.display()))
