@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses its part.
 
 pub mod postgres;
+pub mod s3;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
