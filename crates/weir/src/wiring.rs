@@ -81,6 +81,7 @@ pub fn open_inputs(
                     format: source.decoding.clone(),
                     settle: files.settle,
                     catalogue: folder.join(format!("{name}.catalogue")),
+                    storage: environment.storage.clone(),
                     clock: environment.clock.clone(),
                 };
                 let opened = FilesInput::open(settings);

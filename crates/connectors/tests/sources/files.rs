@@ -94,6 +94,7 @@ impl Landing {
             format: Arc::new(Lines),
             settle: self.settle,
             catalogue: self.folder.path().join("catalogue"),
+            storage: Environment::real().storage,
             clock: Environment::real().clock,
         })
     }

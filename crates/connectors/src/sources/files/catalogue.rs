@@ -9,11 +9,11 @@
 //! - a line cut short by a crash is at the end, and no cursor depends on it: it is cut off.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use weir_environment::{AppendFile, Storage};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::content::fold;
@@ -87,7 +87,7 @@ pub(super) fn is_whole(line: &[u8]) -> bool {
 
 /// The catalogue, open for appending.
 pub(super) struct Catalogue {
-    file: File,
+    file: Box<dyn AppendFile>,
     unwritten: Vec<u8>,
     entries: Vec<Entry>,
     /// Latest entry of a name that says what the file held: a file or a change.
@@ -99,17 +99,15 @@ pub(super) struct Catalogue {
 impl Catalogue {
     /// Opens or creates the catalogue at `path`; its folder exists. Fails with `InvalidData` when a line other than
     /// the last is broken.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
+    pub fn open(storage: &dyn Storage, path: &Path) -> io::Result<Self> {
+        let text = if storage.exists(path) { storage.read(path)? } else { Vec::new() };
+        let mut file = storage.open_append(path)?;
         let whole = memchr::memrchr(b'\n', &text).map_or(0, |end| end + 1);
         if whole < text.len() {
-            file.set_len(whole as u64)?;
+            file.truncate(whole as u64)?;
         }
-        file.seek(SeekFrom::End(0))?;
         if let Some(parent) = path.parent() {
-            File::open(parent)?.sync_all()?;
+            storage.sync_dir(parent)?;
         }
         let mut catalogue = Self {
             file,
@@ -196,12 +194,12 @@ impl Catalogue {
         if self.unwritten.is_empty() {
             return Ok(());
         }
-        let end = self.file.metadata()?.len();
-        let written = self.file.write_all(&self.unwritten).and_then(|()| self.file.sync_data());
+        let end = self.file.len();
+        let written = self.file.append(&self.unwritten).and_then(|()| self.file.sync());
         match written {
             Ok(()) => self.unwritten.clear(),
             // The lines stay in `unwritten`, to be written whole the next time.
-            Err(_) => self.file.set_len(end)?,
+            Err(_) => self.file.truncate(end)?,
         }
         written
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use weir_environment::Clock;
+use weir_environment::{Clock, Storage};
 use weir_pipeline::input::{Cursor, Input, InputError, Place, Polled};
 use weir_schemas::FormatRef;
 
@@ -50,6 +50,8 @@ pub struct FilesSettings {
     pub settle: Duration,
     /// File, in a folder that exists, where the catalogue of files read is kept.
     pub catalogue: PathBuf,
+    /// Where the catalogue is written.
+    pub storage: Arc<dyn Storage>,
     /// Tells the age of files.
     pub clock: Arc<dyn Clock>,
 }

@@ -64,10 +64,11 @@ impl Reading {
     pub fn open(settings: FilesSettings) -> Result<Self, InputError> {
         let folder = Folder::new(&settings.root, &settings.pattern, settings.settle)
             .map_err(|error| InputError::Stopped(format!("`{}` is not a path pattern: {error}", settings.pattern)))?;
-        let catalogue = Catalogue::open(&settings.catalogue).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => InputError::Stopped(error.to_string()),
-            _ => retry(&settings.catalogue, &error),
-        })?;
+        let catalogue =
+            Catalogue::open(&*settings.storage, &settings.catalogue).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => InputError::Stopped(error.to_string()),
+                _ => retry(&settings.catalogue, &error),
+            })?;
         Ok(Self { settings, folder, catalogue, current: None, reached: 0, wide_look_due: Duration::ZERO })
     }
 
