@@ -21,6 +21,7 @@ fn feed(batch: &RecordBatch, key: &[&str], version: &str) -> Feed {
         key: key.iter().map(|name| (*name).to_owned()).collect(),
         append_only: false,
         version: version.to_owned(),
+        earlier: Vec::new(),
     }
 }
 

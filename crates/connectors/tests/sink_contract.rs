@@ -100,6 +100,7 @@ fn feed(key: &[&str], version: &str) -> Feed {
         key: key.iter().map(|name| (*name).to_owned()).collect(),
         append_only: false,
         version: version.to_owned(),
+        earlier: Vec::new(),
     }
 }
 
@@ -161,6 +162,29 @@ async fn keyed_changes_arrive_exactly_once(target: &dyn Target, seed: u64) {
     assert_eq!(target.contents().await, vec![(2, "two".to_owned(), Some(2)), (100, "new".to_owned(), Some(5))]);
 }
 
+/// A history that was restored from a copy goes on with other epochs of the same numbers.
+async fn epochs_of_a_lost_history_are_not_taken_for_its_own(target: &dyn Target) {
+    let restored = |last| Feed { earlier: vec![("v1@lost".to_owned(), last)], ..feed(&["id"], "v1@restored") };
+    let row = |id: i64| (id, "row".to_owned(), None);
+    let mut sink = target.open(feed(&["id"], "v1@lost")).await;
+    sink.apply(7, &to_delta(&[(row(1), 1)])).await.unwrap();
+
+    // It holds epoch 7, and the restored history has only six of the lost one's.
+    let mut sink = target.open(restored(6)).await;
+    assert_eq!(sink.cursor().await.unwrap(), None);
+    assert!(matches!(sink.apply(9, &to_delta(&[(row(2), 1)])).await, Err(SinkError::Refused(_))));
+    // Epoch 7 itself is common to both.
+    let mut sink = target.open(restored(7)).await;
+    assert_eq!(sink.cursor().await.unwrap(), Some(7));
+    sink.apply(9, &to_delta(&[(row(2), 1)])).await.unwrap();
+    assert_eq!(target.contents().await, vec![row(1), row(2)]);
+    // From here on it is the restored history's, whatever its number.
+    let mut sink = target.open(restored(7)).await;
+    assert_eq!(sink.cursor().await.unwrap(), Some(9));
+    let mut sink = target.open(feed(&["id"], "v1@lost")).await;
+    assert_eq!(sink.cursor().await.unwrap(), None, "the lost history cannot go on with it");
+}
+
 /// A relation without a key is a multiset.
 async fn equal_rows_are_counted(target: &dyn Target) {
     let mut sink = target.open(feed(&[], "v1")).await;
@@ -195,6 +219,16 @@ async fn a_lake_table_of_many_buckets_takes_keyed_changes_exactly_once() {
         let log: String = commits.filter_map(|commit| std::fs::read_to_string(commit.path()).ok()).collect();
         assert!(log.contains("\"path\":\"b3-4-"), "the table has been spread over buckets");
     }
+}
+
+#[tokio::test]
+async fn a_lake_table_knows_the_epochs_of_a_lost_history() {
+    epochs_of_a_lost_history_are_not_taken_for_its_own(&Lake::new()).await;
+}
+
+#[tokio::test]
+async fn a_postgresql_table_knows_the_epochs_of_a_lost_history() {
+    epochs_of_a_lost_history_are_not_taken_for_its_own(&Postgres(Arc::new(PostgresServer::start()))).await;
 }
 
 #[tokio::test]

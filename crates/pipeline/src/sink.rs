@@ -38,8 +38,19 @@ pub struct Feed {
     pub key: Vec<String>,
     /// Whether it can only grow (no retraction ever).
     pub append_only: bool,
-    /// Fingerprint of the relation's version; a destination that holds another one is reloaded.
+    /// Fingerprint of the relation's version and of the history it is told from; a destination that holds another one is
+    /// reloaded.
     pub version: String,
+    /// Versions with the same meaning that were told from histories which this one goes on from, each up to the epoch that
+    /// it branched off at: a folder that was restored from a copy has the epochs before, and others after.
+    pub earlier: Vec<(String, EpochNumber)>,
+}
+
+impl Feed {
+    /// Whether a destination that holds this epoch of this version holds what this history tells of that epoch.
+    pub fn continues(&self, version: &str, epoch: EpochNumber) -> bool {
+        version == self.version || self.earlier.iter().any(|(earlier, last)| earlier == version && epoch <= *last)
+    }
 }
 
 /// Why a destination did not take a change.

@@ -117,6 +117,7 @@ pub async fn open_sinks(
             key: info.as_ref().map(|i| i.key.clone()).unwrap_or_default(),
             append_only: info.as_ref().is_some_and(|i| i.append_only),
             version: format!("{fingerprint}.{generation}.{filter}"),
+            earlier: Vec::new(),
         };
         let predicate = match &sink.where_sql {
             None => None,

@@ -54,8 +54,9 @@ impl LakeSink {
     }
 
     fn held(&self) -> Option<EpochNumber> {
-        let same = self.table.property(VERSION_PROPERTY) == Some(self.feed.version.as_str());
-        (self.table.version().is_some() && same).then(|| self.table.txn(EPOCH_TXN) as u64)
+        let held = self.table.txn(EPOCH_TXN) as u64;
+        let same = self.table.property(VERSION_PROPERTY).is_some_and(|version| self.feed.continues(version, held));
+        (self.table.version().is_some() && same).then_some(held)
     }
 
     fn writer(&self, bucket: (u32, u32)) -> FileWriter {
@@ -73,10 +74,10 @@ impl LakeSink {
         Commit {
             operation,
             schema: new.then(|| self.feed.schema.clone()),
-            properties: if new {
-                vec![(VERSION_PROPERTY.to_owned(), Some(self.feed.version.clone()))]
-            } else {
+            properties: if self.table.property(VERSION_PROPERTY) == Some(self.feed.version.as_str()) {
                 Vec::new()
+            } else {
+                vec![(VERSION_PROPERTY.to_owned(), Some(self.feed.version.clone()))]
             },
             added,
             removed,

@@ -133,8 +133,8 @@ impl PostgresSink {
         let Connection { client, shape } = connection;
         let transaction = client.transaction().await.map_err(failed)?;
         match read_cursor(&transaction, shape, &self.name, true).await? {
-            Some((version, held)) if version == self.feed.version && held >= epoch => return Ok(()),
-            Some((version, _)) if version != self.feed.version => {
+            Some((version, held)) if self.feed.continues(&version, held) && held >= epoch => return Ok(()),
+            Some((version, held)) if !self.feed.continues(&version, held) => {
                 return Err(SinkError::Refused(format!(
                     "{} holds another version of {}; it must be reloaded",
                     shape.target(),
@@ -265,7 +265,7 @@ impl Sink for PostgresSink {
         let missing = matches!(shape.look(&transaction).await?, Found::Missing);
         transaction.commit().await.map_err(failed)?;
         self.connection = Some(connection);
-        Ok(cursor.filter(|(version, _)| *version == self.feed.version && !missing).map(|(_, epoch)| epoch))
+        Ok(cursor.filter(|(version, held)| self.feed.continues(version, *held) && !missing).map(|(_, epoch)| epoch))
     }
 
     async fn apply(&mut self, epoch: EpochNumber, changes: &Delta) -> Result<(), SinkError> {
