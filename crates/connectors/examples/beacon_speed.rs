@@ -1,6 +1,7 @@
-//! Measures what durability costs a beacon: acknowledged events per second, with the log and without storing.
+//! Measures what durability costs a beacon: acknowledged events per second without storing, with the log, and with a mirror
+//! of the log in another folder (which is on the same disk, unless told otherwise).
 //!
-//! `cargo run --release -p weir-connectors --example beacon_speed [SECONDS] [CONNECTIONS] [FOLDER]`
+//! `cargo run --release -p weir-connectors --example beacon_speed [SECONDS] [CONNECTIONS] [FOLDER] [MIRROR]`
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use weir_connectors::sources::beacon::{Appended, BeaconServer, BeaconSettings, Block, EventLog, Submission};
 use weir_environment::Environment;
+use weir_environment::mirror::{FolderTarget, Keeping, Mirror, MirrorMode, MirrorSettings, Root};
 use weir_journal::{Topic, TopicOptions};
 
 const EVENTS_PER_REQUEST: usize = 20;
@@ -118,22 +120,60 @@ async fn main() {
     let time = Duration::from_secs(number(1, 5) as u64);
     let connections = number(2, 64);
     let folder = arguments.get(3).cloned().unwrap_or_else(|| format!("/tmp/beacon_speed.{}", std::process::id()));
-    let topic = Topic::open(&Environment::real(), &folder, TopicOptions::default()).expect("a folder to write in");
+    let second = arguments.get(4).cloned().unwrap_or_else(|| format!("{folder}.mirror"));
+    let environment = Environment::real();
+    let plain = topic(&environment, &folder, "plain");
+    let (following, behind) = mirrored(&environment, &folder, &second, "async", MirrorMode::Async);
+    let (in_step, beside) = mirrored(&environment, &folder, &second, "sync", MirrorMode::Sync);
     println!("{connections} connections, {EVENTS_PER_REQUEST} events a request, {} bytes a body", body().len());
-    let mut ratios = Vec::new();
+    let mut ratios = [const { Vec::new() }; 3];
     for _ in 0..3 {
         let without = measure(Arc::new(Nowhere), time, connections).await;
-        let with = measure(topic.clone(), time, connections).await;
+        let durable = measure(plain.clone(), time, connections).await;
+        let following = measure(following.clone(), time, connections).await;
+        let in_step = measure(in_step.clone(), time, connections).await;
         println!(
-            "without storing {without:>10.0} events/s   durable {with:>10.0} events/s   ratio {:.2}",
-            with / without
+            "events/s: without storing {without:.0}, durable {durable:.0}, with a mirror that follows {following:.0}, in step {in_step:.0}"
         );
-        ratios.push(with / without);
+        ratios[0].push(durable / without);
+        ratios[1].push(following / durable);
+        ratios[2].push(in_step / durable);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("ratio (middle of three) {:.2}; {} events in {folder}", ratios[1], topic.durable_end());
+    let middle = ratios.map(|mut of_three| {
+        of_three.sort_by(f64::total_cmp);
+        of_three[1]
+    });
+    println!("ratios (middle of three): durable to without storing {:.2}", middle[0]);
+    println!("a mirror that follows to none {:.2}; in step to none {:.2}", middle[1], middle[2]);
+    drop((plain, following, in_step));
+    behind.close();
+    beside.close();
     if arguments.get(3).is_none() {
-        drop(topic);
         std::fs::remove_dir_all(&folder).expect("the folder of our own");
+        std::fs::remove_dir_all(&second).expect("the folder of our own");
     }
+}
+
+fn topic(environment: &Environment, folder: &str, name: &str) -> Arc<Topic> {
+    Topic::open(environment, format!("{folder}/{name}/log"), TopicOptions::default()).expect("a folder to write in")
+}
+
+fn mirrored(
+    environment: &Environment,
+    folder: &str,
+    second: &str,
+    name: &str,
+    mode: MirrorMode,
+) -> (Arc<Topic>, Mirror) {
+    let target = Arc::new(FolderTarget::new(environment.storage.clone(), format!("{second}/{name}")));
+    let root = Root {
+        folder: format!("{folder}/{name}/log").into(),
+        name: "log",
+        keeping: Keeping::Acknowledged,
+        order: Root::by_name,
+    };
+    let settings = MirrorSettings { mode, lag_max: Duration::from_secs(10), lag_bytes_max: 64 << 20 };
+    let mirror = Mirror::new(environment, target, vec![root], settings);
+    mirror.level(&|_| {}).expect("a folder for the mirror");
+    (topic(&mirror.start(), folder, name), mirror)
 }

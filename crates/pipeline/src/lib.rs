@@ -9,6 +9,7 @@ pub mod check;
 pub mod compile;
 pub mod conservation;
 pub mod contents;
+pub mod copies;
 pub mod core;
 pub mod dedupe;
 pub mod feed;

@@ -23,6 +23,7 @@ use weir_incremental::{BatchLimits, Delta, Relation, batch};
 use crate::EpochNumber;
 use crate::change::Change;
 use crate::contents::{Contents, Snapshot, Totals};
+use crate::copies::Copies;
 use crate::core::{Core, PipelineError};
 use crate::frames::RecomputedAt;
 use crate::history::{History, Landing};
@@ -98,13 +99,14 @@ pub(crate) async fn each_step(
 }
 
 /// Rebuilds. `core` is recovered under the new folder's spec without state ([`Core::open_fresh`]); everything up to
-/// its epoch is landed. `progress` is told rows read, of each source.
+/// its epoch is landed. `copies` have the rebuild before anything goes that it replaces. `progress` is told rows read, of each source.
 pub async fn rebuild(
     core: &mut Core,
     environment: &Environment,
     spec: &Arc<PipelineSpec>,
     history: &Arc<dyn History>,
     store: &CheckpointStore,
+    copies: Option<&dyn Copies>,
     plan: &RebuildPlan,
     progress: &(dyn Fn(&str, u64) + Send + Sync),
 ) -> Result<EpochNumber, PipelineError> {
@@ -240,6 +242,12 @@ pub async fn rebuild(
     if let Some(mut pending) = core.take_checkpoint() {
         pending.write(store)?;
     }
-    core.release(epoch)?;
+    let settled = match copies {
+        Some(copies) => copies.settled().await,
+        None => true,
+    };
+    if settled {
+        core.release(epoch)?;
+    }
     Ok(epoch)
 }

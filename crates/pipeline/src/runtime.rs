@@ -15,10 +15,12 @@ use weir_environment::Environment;
 use weir_incremental::Relation;
 use weir_incremental::checkpoint::CheckpointStore;
 
-use self::maintenance::{Checkpointed, Chore, Maintenance};
+pub use self::maintenance::Hold;
+use self::maintenance::{Checkpointed, Chore, Maintenance, Then};
 use self::read_ahead::ReadAhead;
 use crate::EpochNumber;
 use crate::activity::Activity;
+use crate::copies::Copies;
 use crate::core::{CommitError, Core, EpochInput, EpochPart, EpochReport, PipelineError, ReplayPart};
 use crate::feed::{self, FeedSpec, FeedStatus, SharedFeedStatus};
 use crate::input::{Cursor, InputRef};
@@ -63,6 +65,8 @@ pub enum Control {
     },
     /// Lands and checkpoints what is there; answers when it is durable.
     Checkpoint(oneshot::Sender<()>),
+    /// As [`Control::Checkpoint`]; then lake, checkpoints and what they replace stay as they are until the answer is dropped.
+    Hold(oneshot::Sender<Hold>),
 }
 
 /// How a run ends.
@@ -80,6 +84,8 @@ pub struct Run {
     pub core: Core,
     /// Where checkpoints go.
     pub store: Arc<CheckpointStore>,
+    /// Copies elsewhere that are kept in step.
+    pub copies: Option<Arc<dyn Copies>>,
     /// Open inputs by name, with the readers of their sources in the order of the spec.
     pub inputs: BTreeMap<String, (InputRef, Vec<Arc<SourceReader>>)>,
     /// Sinks.
@@ -177,6 +183,7 @@ pub async fn run(
         contents: contents.clone(),
         store: run.store.clone(),
         checkpointed: checkpointed_sender,
+        copies: run.copies.clone(),
         feeds: feeds.iter().map(|(_, status, _)| status.clone()).collect(),
         maintenance_interval: run.settings.maintenance_interval,
         maintained_at: tokio::time::Instant::now(),
@@ -429,7 +436,7 @@ impl Loop {
         }
         if let Some(pending) = self.core.take_checkpoint() {
             let (sender, done) = oneshot::channel();
-            if self.chores.send(Chore::Checkpoint(Box::new(pending), Some(sender))).await.is_ok() {
+            if self.chores.send(Chore::Checkpoint(Box::new(pending), Then::Tell(sender))).await.is_ok() {
                 let _ = done.await;
             }
             while let Ok(done) = checkpointed.try_recv() {
@@ -445,8 +452,9 @@ impl Loop {
     }
 
     async fn checkpointed(&mut self, checkpoint: Checkpointed) -> Result<(), PipelineError> {
-        let (epoch, positions) = checkpoint?;
+        let checkpoint = checkpoint?;
         self.checkpointing = false;
+        let Some((epoch, positions)) = checkpoint else { return Ok(()) };
         self.core.release(epoch)?;
         for (name, input) in &self.inputs {
             if let Some(position) = positions.get(name)
@@ -602,16 +610,22 @@ impl Loop {
                 let waived = self.core.waive(&check, &by, &why);
                 let _ = answer.send(waived.map_err(|error| error.to_string()));
             }
-            Control::Checkpoint(answer) => {
-                if let Some(pending) = self.core.take_checkpoint() {
-                    self.checkpointing = true;
-                    let _ = self.chores.send(Chore::Checkpoint(Box::new(pending), Some(answer))).await;
-                } else {
-                    let _ = self.chores.send(Chore::Land(Some(answer))).await;
-                }
-            }
+            Control::Checkpoint(answer) => self.checkpoint(Then::Tell(answer)).await,
+            Control::Hold(answer) => self.checkpoint(Then::Hold(answer)).await,
         }
         Ok(())
+    }
+
+    /// Has what is there landed and checkpointed.
+    async fn checkpoint(&mut self, then: Then) {
+        let chore = match self.core.take_checkpoint() {
+            Some(pending) => {
+                self.checkpointing = true;
+                Chore::Checkpoint(Box::new(pending), then)
+            }
+            None => Chore::Land(then),
+        };
+        let _ = self.chores.send(chore).await;
     }
 
     /// Lets others see what the operators have done until now.
@@ -637,7 +651,7 @@ impl Loop {
             self.landed_at = now;
             if let Some(pending) = self.core.take_checkpoint() {
                 self.checkpointing = true;
-                let _ = self.chores.send(Chore::Checkpoint(Box::new(pending), None)).await;
+                let _ = self.chores.send(Chore::Checkpoint(Box::new(pending), Then::GoOn)).await;
             }
         } else if (now.saturating_sub(self.landed_at) >= self.settings.landing_interval && tail > 0)
             || tail > self.settings.tail_bytes_max
@@ -645,11 +659,11 @@ impl Loop {
             self.landed_at = now;
             if busy && tail > 2 * self.settings.tail_bytes_max {
                 let (sender, done) = oneshot::channel();
-                if self.chores.send(Chore::Land(Some(sender))).await.is_ok() {
+                if self.chores.send(Chore::Land(Then::Tell(sender))).await.is_ok() {
                     let _ = done.await;
                 }
             } else {
-                let _ = self.chores.try_send(Chore::Land(None));
+                let _ = self.chores.try_send(Chore::Land(Then::GoOn));
             }
         }
     }

@@ -1,5 +1,5 @@
 //! The loop's core under crashes at any storage operation: after every restart each record is in exactly once, models equal
-//! a batch run, and the ledger's chain holds.
+//! a batch run, and the ledger's chain holds. The same when the disk is lost at any operation, and a mirror restored.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +14,12 @@ use datafusion::prelude::SessionContext;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use weir_environment::Environment;
+use weir_environment::mirror::{
+    FolderTarget, Keeping, Mirror, MirrorMode, MirrorSettings, MirrorTarget, Root, copy_back,
+};
+use weir_environment::{Entry, Environment};
 use weir_incremental::batch::BatchLimits;
-use weir_incremental::checkpoint::CheckpointStore;
+use weir_incremental::checkpoint::{self, CheckpointStore};
 use weir_incremental::planner::{Planner, RelationTraits};
 use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
@@ -33,10 +36,27 @@ use weir_pipeline::verify::verify;
 use weir_project::{Check, CheckSeverity, Measure};
 use weir_schemas::{Column, Contract, Origin, Records, UnknownFields};
 
-/// Histories in memory that survive crashes, as a lake does.
+type Landed = (EpochNumber, BTreeMap<Relation, Vec<(EpochNumber, Delta)>>);
+
+/// Histories in memory that survive crashes, as a lake does. Where there is a mirror, an empty file stands for each landing,
+/// and the contents after it are remembered.
 #[derive(Default)]
 struct MemoryHistory {
-    state: Mutex<(EpochNumber, BTreeMap<Relation, Vec<(EpochNumber, Delta)>>)>,
+    state: Mutex<Landed>,
+    mirrored: Mutex<Option<(Environment, Arc<Mirror>)>>,
+    landings: Mutex<BTreeMap<EpochNumber, Landed>>,
+}
+
+const LAKE: &str = "/project/.weir/lake";
+
+impl MemoryHistory {
+    /// What a lake has that was restored with these files.
+    fn restored(&self, files: Vec<Entry>) -> Self {
+        let landings = self.landings.lock().clone();
+        let last = files.iter().filter_map(|file| file.name.parse().ok()).max().unwrap_or(0);
+        let state = landings.get(&last).cloned().unwrap_or_default();
+        Self { state: Mutex::new(state), mirrored: Mutex::default(), landings: Mutex::new(landings) }
+    }
 }
 
 #[async_trait]
@@ -48,12 +68,20 @@ impl History for MemoryHistory {
     async fn land(&self, epoch: EpochNumber, landings: Vec<Landing>) -> Result<(), HistoryError> {
         let mut state = self.state.lock();
         assert!(epoch > state.0, "the pipeline lands only what is not landed");
+        let mut after = state.clone();
         for landing in landings {
-            let after = state.0;
-            assert!(landing.changes.iter().all(|(e, _)| *e > after && *e <= epoch));
-            state.1.entry(landing.relation).or_default().extend(landing.changes);
+            assert!(landing.changes.iter().all(|(e, _)| *e > state.0 && *e <= epoch));
+            after.1.entry(landing.relation).or_default().extend(landing.changes);
         }
-        state.0 = epoch;
+        after.0 = epoch;
+        if let Some((environment, mirror)) = &*self.mirrored.lock() {
+            let failed = |error: std::io::Error| HistoryError(error.to_string());
+            self.landings.lock().insert(epoch, after.clone());
+            environment.storage.create_dir_all(Path::new(LAKE)).map_err(failed)?;
+            environment.storage.write_atomic(&Path::new(LAKE).join(format!("{epoch:020}")), b"").map_err(failed)?;
+            mirror.ship("lake");
+        }
+        *state = after;
         Ok(())
     }
 
@@ -346,7 +374,9 @@ async fn work(
             {
                 let epoch = pending.epoch;
                 pending.write(&store)?;
-                core.release(epoch)?;
+                if history.mirrored.lock().as_ref().is_none_or(|(_, mirror)| mirror.settle()) {
+                    core.release(epoch)?;
+                }
             }
         }
     }
@@ -593,4 +623,74 @@ fn an_epoch_that_does_not_add_up_is_not_committed_and_says_why() {
     let (mut core, ..) = filled(3);
     let others = leaving(&core, -1, true);
     refused("other rows taken", &mut core, others, &["relation `weir.quarantine`", "other rows went than there were"]);
+}
+
+fn mirrored_roots() -> Vec<Root> {
+    let root = |name: &'static str, keeping, order| Root {
+        folder: Path::new("/project/.weir").join(name),
+        name,
+        keeping,
+        order,
+    };
+    vec![
+        root("journal", Keeping::Acknowledged, Root::by_name),
+        root("ledger", Keeping::Growing, Root::by_name),
+        root("lake", Keeping::Settled, Root::by_name),
+        root("checkpoints", Keeping::Whole, checkpoint::shipping_order),
+    ]
+}
+
+#[test]
+fn a_disk_lost_at_any_operation_is_restored_from_its_mirror() {
+    let specs = [usize::MAX, 0].map(spec);
+    for seed in 0..40 {
+        let spec = specs[seed as usize % 2].clone();
+        let mode = if seed % 4 < 2 { MirrorMode::Sync } else { MirrorMode::Async };
+        let mut random = StdRng::seed_from_u64(seed);
+        let lines: Vec<String> = (0..300).map(|id| line(&mut random, id)).collect();
+        let (mut ours, mut simulator) = Environment::simulated(seed);
+        let (mut theirs, second) = Environment::simulated(seed + 1000);
+        let mut history = Arc::new(MemoryHistory::default());
+        let (mut lives, mut losses) = (0, 0);
+        let core = loop {
+            simulator.clear_faults();
+            let target: Arc<dyn MirrorTarget> = Arc::new(FolderTarget::new(theirs.storage.clone(), "/mirror"));
+            let bounds = MirrorSettings { mode, lag_max: std::time::Duration::MAX, lag_bytes_max: 1 << 16 };
+            let mirror = Arc::new(Mirror::new(&ours, target, mirrored_roots(), bounds));
+            mirror.level(&|_| {}).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let environment = mirror.start();
+            mirror.hurry();
+            *history.mirrored.lock() = Some((ours.clone(), mirror.clone()));
+            if lives < 10 {
+                simulator.go_down_at(simulator.operations() + random.random_range(1..150));
+                if random.random_bool(0.3) {
+                    second.go_down_at(second.operations() + random.random_range(1..150));
+                }
+            }
+            match block_on(work(&environment, &spec, &history, &lines, &mut random)) {
+                Ok(core) if !simulator.is_down() && !second.is_down() => break core,
+                Ok(_) => {}
+                Err(error) => {
+                    let told = error.to_string().contains("the mirror /mirror");
+                    assert!(simulator.is_down() || told, "seed {seed}: {error}");
+                }
+            }
+            lives += 1;
+            *history.mirrored.lock() = None;
+            drop((environment, mirror));
+            // The mirror's machine stops as well, at worst.
+            theirs = second.crash();
+            if random.random_bool(0.5) {
+                ours = simulator.crash();
+            } else {
+                losses += 1;
+                (ours, simulator) = Environment::simulated(seed + 2000 + losses);
+                let target = FolderTarget::new(theirs.storage.clone(), "/mirror");
+                copy_back(&target, &*ours.storage, &mirrored_roots(), &|_| {}).unwrap();
+            }
+            history = Arc::new(history.restored(ours.storage.list(Path::new(LAKE)).unwrap_or_default()));
+        };
+        assert!(losses > 0 || seed > 0, "seed {seed} never lost its disk");
+        block_on(check(&core, &spec, &lines, seed));
+    }
 }

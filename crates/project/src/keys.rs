@@ -156,6 +156,30 @@ pub static SETTINGS: FileKeys = FileKeys {
                     Some("\"1 GiB\""),
                     "Free disk space that is never used up; below it intake is refused.",
                 ),
+                key(
+                    "mirror",
+                    Kind::Text,
+                    None,
+                    "A folder on another disk, or `s3://BUCKET/PREFIX`, that gets a copy of log, journal, ledger, lake and checkpoints as they are written: `weir restore` goes on from it when the disk is lost.",
+                ),
+                key(
+                    "mirror_mode",
+                    Kind::Choice(&["sync", "async"]),
+                    Some("\"sync\""),
+                    "sync: a sender is answered when disk and mirror have its records. async: when the disk has them.",
+                ),
+                key(
+                    "mirror_lag_max",
+                    Kind::Duration,
+                    Some("\"10 seconds\""),
+                    "In mode async: how far the mirror may be behind, and so how much a lost disk takes with it. Beyond it intake waits.",
+                ),
+                key(
+                    "mirror_lag_bytes_max",
+                    Kind::Bytes,
+                    Some("\"64 MiB\""),
+                    "In mode async: as mirror_lag_max, in bytes of log and journal; they are held in memory.",
+                ),
             ],
         },
         Section {

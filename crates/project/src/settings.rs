@@ -43,6 +43,43 @@ pub struct LogSettings {
     pub queue_bytes_max: u64,
     /// Free disk space that is never used up, bytes.
     pub disk_reserve: u64,
+    /// The second copy of all that is kept, where there is one.
+    pub mirror: Option<MirrorSettings>,
+}
+
+/// The second copy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MirrorSettings {
+    /// Where it is.
+    pub place: MirrorPlace,
+    /// Whether senders are answered only when it has their records.
+    pub is_sync: bool,
+    /// How far it may be behind otherwise.
+    pub lag_max: Duration,
+    /// The same in bytes.
+    pub lag_bytes_max: u64,
+}
+
+/// Where a copy is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MirrorPlace {
+    /// A folder.
+    Folder(PathBuf),
+    /// A URL `s3://BUCKET/PREFIX`.
+    Objects(String),
+}
+
+impl MirrorPlace {
+    /// Reads a path, a relative one from `dir` on, or a URL. The error says what is accepted.
+    pub fn parse(text: &str, dir: &Path) -> Result<Self, String> {
+        match text.split_once("://") {
+            Some(("s3", rest)) if !rest.trim_matches('/').is_empty() => Ok(Self::Objects(text.to_owned())),
+            Some(("file", path)) => Ok(Self::Folder(PathBuf::from(path))),
+            Some(_) => Err(format!("`{text}` is not a place for copies, write a folder or s3://BUCKET/PREFIX")),
+            None if text.is_empty() => Err("a folder has a name".to_owned()),
+            None => Ok(Self::Folder(dir.join(text))),
+        }
+    }
 }
 
 /// How the stream is cut.
@@ -161,6 +198,7 @@ impl Settings {
             segment_bytes: log.bytes("segment_bytes", mistakes),
             queue_bytes_max: log.bytes("queue_bytes_max", mistakes),
             disk_reserve: log.bytes("disk_reserve", mistakes),
+            mirror: mirror(&log, dir, mistakes),
         };
         let epoch = section("epoch", mistakes);
         let epoch = EpochSettings {
@@ -215,4 +253,26 @@ impl Settings {
         let schedule = ScheduleSettings { zone: schedule.text("zone", mistakes).unwrap_or_default() };
         Settings { log, epoch, lake, state, server, query, ledger, checks, schedule }
     }
+}
+
+fn mirror(log: &Fields<'_>, dir: &Path, mistakes: &mut Vec<Mistake>) -> Option<MirrorSettings> {
+    let mode = log.choice("mirror_mode", &[], mistakes);
+    let lag_max = log.duration("mirror_lag_max", mistakes).unwrap_or_default();
+    let lag_bytes_max = log.bytes("mirror_lag_bytes_max", mistakes);
+    let given = log.given_text("mirror", mistakes)?;
+    let (text, _) = log.entry("mirror")?;
+    let wrong = |message: String| Mistake::at(text, given.span.clone(), "bad_value", message);
+    let place = match MirrorPlace::parse(&given.value, dir) {
+        Ok(MirrorPlace::Folder(folder)) if folder.starts_with(dir.join(".weir")) => {
+            let message = "the mirror would be lost with the data folder that it is in".to_owned();
+            mistakes.push(wrong(message).hint("name a folder on another disk"));
+            return None;
+        }
+        Ok(place) => place,
+        Err(message) => {
+            mistakes.push(wrong(message));
+            return None;
+        }
+    };
+    Some(MirrorSettings { place, is_sync: mode.as_deref() != Some("async"), lag_max, lag_bytes_max })
 }

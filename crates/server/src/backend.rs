@@ -87,6 +87,11 @@ pub enum Control {
     },
     /// Replay the ledger.
     CheckLedger,
+    /// Copy the data folder as of one moment.
+    Backup {
+        /// An absolute path, or a URL.
+        to: String,
+    },
     /// Take over the changed project.
     Apply,
 }

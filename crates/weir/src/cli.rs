@@ -53,6 +53,10 @@ enum Command {
     Test(commands::test::Arguments),
     /// Rebuilds a model and its destinations from history
     Backfill(commands::backfill::Arguments),
+    /// Copies the data folder as of one moment, also while the pipeline runs
+    Backup(commands::backup::Arguments),
+    /// Brings the data folder back from a mirror or a backup
+    Restore(commands::restore::Arguments),
     /// Sends quarantined or late records through again
     Replay(commands::replay::Arguments),
     /// Shows what each epoch did, and the head of the chain
@@ -99,6 +103,8 @@ impl Cli {
             Command::Checks(arguments) => commands::checks::execute(global, &arguments),
             Command::Test(arguments) => commands::test::execute(global, &arguments),
             Command::Backfill(arguments) => commands::backfill::execute(global, &arguments),
+            Command::Backup(arguments) => commands::backup::execute(global, &arguments),
+            Command::Restore(arguments) => commands::restore::execute(global, &arguments),
             Command::Replay(arguments) => commands::replay::execute(global, &arguments),
             Command::Ledger(arguments) => commands::ledger::execute(global, &arguments),
             Command::Log(arguments) => commands::log::execute(global, &arguments),

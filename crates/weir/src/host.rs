@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use weir_connectors::lake::{LakeHistory, LakeOptions};
+use weir_connectors::lake::{LakeHistory, LakeOptions, ShippedHistory};
 use weir_environment::{Environment, Lock, Workers};
 use weir_incremental::Relation;
 use weir_incremental::checkpoint::CheckpointStore;
+use weir_pipeline::EpochNumber;
 use weir_pipeline::compile::compile;
+use weir_pipeline::copies::Copies;
 use weir_pipeline::core::Core;
 use weir_pipeline::history::History;
 use weir_pipeline::rebuild::{RebuildPlan, rebuild};
@@ -18,7 +20,11 @@ use weir_pipeline::spec::PipelineSpec;
 use weir_project::manifest::{Change, ChangeKind, ChangeSeverity, Manifest, What};
 use weir_project::{FOLDERS, Project, Reading, SourceKind};
 
+use crate::backup::LINKS;
+use crate::lineage::Lineage;
+use crate::mirror::{ACCEPTED, ACCEPTED_FILE, DataMirror, LAKE};
 use crate::progress::Progress;
+use crate::restore::UNFINISHED;
 
 /// What a start does with a project that changed in meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -44,6 +50,9 @@ struct Accepted {
     /// How often each model was rebuilt; part of its version for sinks.
     #[serde(default)]
     generations: BTreeMap<String, u64>,
+    /// Whose epochs the folder has.
+    #[serde(default)]
+    lineage: Lineage,
 }
 
 /// A rebuild that has begun.
@@ -55,7 +64,6 @@ struct Pending {
 }
 
 const ACCEPTED_VERSION: u32 = 1;
-const ACCEPTED_FILE: &str = "accepted.json";
 /// Copy of the accepted project's files, for `--on-change keep`.
 const ACCEPTED_FOLDER: &str = "accepted";
 
@@ -88,6 +96,10 @@ pub struct Host {
     pub core: Core,
     /// How often each model was rebuilt.
     pub generations: BTreeMap<String, u64>,
+    /// Whose epochs it has.
+    pub lineage: Lineage,
+    /// The second copy, where there is one.
+    pub mirror: Option<Arc<DataMirror>>,
     /// Held until dropped.
     pub lock: Box<dyn Lock>,
 }
@@ -101,6 +113,8 @@ pub struct OpenOptions {
     pub allow_drop: bool,
     /// Models to rebuild although nothing changed.
     pub backfill: Vec<Relation>,
+    /// Nothing is done but to answer: the mirror is left alone, and made level by the next start.
+    pub only_answers: bool,
 }
 
 /// Takes the lock of a data folder.
@@ -113,9 +127,9 @@ pub fn lock(environment: &Environment, data: &Path) -> anyhow::Result<Box<dyn Lo
     }
 }
 
-/// How often each model was rebuilt in a data folder.
-pub fn generations(environment: &Environment, data: &Path) -> anyhow::Result<BTreeMap<String, u64>> {
-    Ok(read_accepted(environment, data)?.map(|accepted| accepted.generations).unwrap_or_default())
+/// How often each model was rebuilt, and whose epochs the folder has: what versions for sinks are made of.
+pub fn generations(environment: &Environment, data: &Path) -> anyhow::Result<(BTreeMap<String, u64>, Lineage)> {
+    Ok(read_accepted(environment, data)?.map(|accepted| (accepted.generations, accepted.lineage)).unwrap_or_default())
 }
 
 fn read_accepted(environment: &Environment, data: &Path) -> anyhow::Result<Option<Accepted>> {
@@ -136,10 +150,33 @@ fn read_accepted(environment: &Environment, data: &Path) -> anyhow::Result<Optio
     Ok(Some(accepted))
 }
 
-fn write_accepted(environment: &Environment, data: &Path, accepted: &Accepted) -> anyhow::Result<()> {
+fn write_accepted(
+    environment: &Environment,
+    data: &Path,
+    accepted: &Accepted,
+    mirror: Option<&DataMirror>,
+) -> anyhow::Result<()> {
     let bytes = serde_json::to_vec_pretty(accepted)?;
     environment.storage.write_atomic(&data.join(ACCEPTED_FILE), &bytes)?;
+    if let Some(mirror) = mirror {
+        mirror.ship(ACCEPTED);
+        mirror.put(ACCEPTED_FILE, &bytes);
+    }
     Ok(())
+}
+
+/// Gives a data folder that was copied from another an identity of its own: it shares the epochs up to `last`.
+pub fn branch(environment: &Environment, data: &Path, last: EpochNumber) -> anyhow::Result<()> {
+    let Some(mut accepted) = read_accepted(environment, data)? else {
+        bail!("{} is missing in the copy: nothing can be restored from it", ACCEPTED_FILE);
+    };
+    accepted.lineage = accepted.lineage.branch(last, environment);
+    write_accepted(environment, data, &accepted, None)
+}
+
+/// Whose epochs a data folder has; None when it has none.
+pub fn lineage(environment: &Environment, data: &Path) -> anyhow::Result<Option<Lineage>> {
+    Ok(read_accepted(environment, data)?.map(|accepted| accepted.lineage))
 }
 
 /// Copies the project's text files beside its data.
@@ -233,13 +270,35 @@ impl Host {
         }
         let data = project.dir.join(".weir");
         let lock = lock(&environment, &data)?;
+        if environment.storage.exists(&data.join(UNFINISHED)) {
+            bail!("a restore into {} did not end: remove the folder, and restore again", data.display());
+        }
+        if environment.storage.exists(&data.join(LINKS)) {
+            // A backup that a crash has broken off.
+            environment.storage.remove_dir_all(&data.join(LINKS))?;
+        }
         let accepted = read_accepted(&environment, &data)?;
         let manifest = project.manifest();
+        let lineage = accepted.as_ref().map_or_else(|| Lineage::new(&environment), |accepted| accepted.lineage.clone());
+        let mut mirror = None;
+        if !options.only_answers
+            && let Some((opened, mirrored)) =
+                DataMirror::open(&environment, &project, &lineage, accepted.is_none(), progress).await?
+        {
+            mirror = Some(opened);
+            environment = mirrored;
+        }
+        let opening = Opening { environment, lineage, mirror, lock };
+        let (environment, mirror) = (opening.environment.clone(), opening.mirror.clone());
+        let mirror = mirror.as_deref();
         let Some(mut accepted) = accepted else {
-            let accepted = Accepted { version: ACCEPTED_VERSION, manifest, ..Accepted::default() };
+            let lineage = opening.lineage.clone();
+            let accepted = Accepted { version: ACCEPTED_VERSION, manifest, lineage, ..Accepted::default() };
             keep_copy(&environment, &project, &data)?;
-            write_accepted(&environment, &data, &accepted)?;
-            return Self::recover(environment, project, lock, accepted.generations).await;
+            write_accepted(&environment, &data, &accepted, mirror)?;
+            // Nobody is answered by a pipeline that could not be restored.
+            settled(mirror).await?;
+            return Self::recover(opening, project, accepted.generations).await;
         };
         let changes = Manifest::diff(&accepted.manifest, &manifest);
         let lasting: Vec<Change> = changes.iter().filter(|c| c.severity != ChangeSeverity::Harmless).cloned().collect();
@@ -256,7 +315,7 @@ impl Host {
                         bail!("the accepted project in {} cannot be read", data.join(ACCEPTED_FOLDER).display());
                     };
                     adopt_place(&mut kept, &project);
-                    return Self::recover(environment, kept, lock, accepted.generations).await;
+                    return Self::recover(opening, kept, accepted.generations).await;
                 }
                 OnChange::Rebuild => {
                     if lasting.iter().any(|c| c.severity == ChangeSeverity::Drop) && !options.allow_drop {
@@ -278,7 +337,7 @@ impl Host {
         if let Some(pending) = pending {
             if accepted.rebuilding.is_none() {
                 // Everything that the old meaning has admitted goes to the lake and a checkpoint first.
-                settle(&environment, &project, &data, &pending.models).await?;
+                settle(&opening, &project, &data, &pending.models).await?;
                 for model in &pending.models {
                     *accepted.generations.entry(model.clone()).or_default() += 1;
                 }
@@ -286,37 +345,52 @@ impl Host {
             keep_copy(&environment, &project, &data)?;
             accepted.manifest = manifest;
             accepted.rebuilding = Some(pending.clone());
-            write_accepted(&environment, &data, &accepted)?;
-            rebuild_all(&environment, &project, &pending, progress).await?;
+            write_accepted(&environment, &data, &accepted, mirror)?;
+            rebuild_all(&opening, &project, &pending, progress).await?;
             accepted.rebuilding = None;
-            write_accepted(&environment, &data, &accepted)?;
+            write_accepted(&environment, &data, &accepted, mirror)?;
+            // An epoch of the new meaning is of no use without it.
+            settled(mirror).await?;
         } else if changes.len() != lasting.len() || accepted.manifest != manifest {
             keep_copy(&environment, &project, &data)?;
             accepted.manifest = manifest;
-            write_accepted(&environment, &data, &accepted)?;
+            write_accepted(&environment, &data, &accepted, mirror)?;
         }
-        Self::recover(environment, project, lock, accepted.generations).await
+        Self::recover(opening, project, accepted.generations).await
     }
 
     /// Lands everything and writes a checkpoint.
     pub async fn settle(&mut self) -> anyhow::Result<()> {
-        settle_core(&mut self.core, &self.store).await
+        settle_core(&mut self.core, &self.store, self.mirror.as_deref()).await
     }
 
-    async fn recover(
-        environment: Environment,
-        project: Project,
-        lock: Box<dyn Lock>,
-        generations: BTreeMap<String, u64>,
-    ) -> anyhow::Result<Self> {
+    async fn recover(opening: Opening, project: Project, generations: BTreeMap<String, u64>) -> anyhow::Result<Self> {
         let spec = Arc::new(compile(&project)?);
-        let (history, store) = stores(&environment, &project, &[]).await?;
+        let (history, store) = stores(&opening.environment, &project, opening.mirror.as_ref(), &[]).await?;
+        let environment = opening.environment;
         let core = {
             let (environment, spec, history, store) =
                 (environment.clone(), spec.clone(), history.clone(), store.clone());
             tokio::task::spawn_blocking(move || Core::open(&environment, spec, history, &store)).await??
         };
-        Ok(Self { environment, project, spec, store, core, generations, lock })
+        let Opening { lineage, mirror, lock, .. } = opening;
+        Ok(Self { environment, project, spec, store, core, generations, lineage, mirror, lock })
+    }
+}
+
+/// What is there before the pipeline is.
+struct Opening {
+    environment: Environment,
+    lineage: Lineage,
+    mirror: Option<Arc<DataMirror>>,
+    lock: Box<dyn Lock>,
+}
+
+/// Returns when the mirror, if there is one, has everything so far.
+async fn settled(mirror: Option<&DataMirror>) -> anyhow::Result<()> {
+    match mirror {
+        Some(mirror) if !mirror.settled().await => bail!("the mirror does not take what was written"),
+        _ => Ok(()),
     }
 }
 
@@ -324,6 +398,7 @@ impl Host {
 pub async fn stores(
     environment: &Environment,
     project: &Project,
+    mirror: Option<&Arc<DataMirror>>,
     anew: &[String],
 ) -> anyhow::Result<(Arc<dyn History>, Arc<CheckpointStore>)> {
     let lake = &project.settings.lake.path;
@@ -332,12 +407,17 @@ pub async fn stores(
     if let Some((relation, what)) = history.lost().iter().find(|(name, _)| !anew.iter().any(|n| n == name.as_ref())) {
         bail!("the lake's table of `{relation}` is damaged: {what}; `weir doctor` says what can be done");
     }
+    let history: Arc<dyn History> = match mirror.cloned() {
+        Some(mirror) => Arc::new(ShippedHistory::new(Arc::new(history), Box::new(move || mirror.ship(LAKE)))),
+        None => Arc::new(history),
+    };
     let store = CheckpointStore::open(environment, &project.settings.state.path)?;
-    Ok((Arc::new(history), Arc::new(store)))
+    Ok((history, Arc::new(store)))
 }
 
 /// Recovers the project as it was accepted, lands everything and writes a checkpoint.
-async fn settle(environment: &Environment, project: &Project, data: &Path, anew: &[String]) -> anyhow::Result<()> {
+async fn settle(opening: &Opening, project: &Project, data: &Path, anew: &[String]) -> anyhow::Result<()> {
+    let environment = &opening.environment;
     let Reading { project: Some(mut kept), .. } =
         Project::read(&data.join(ACCEPTED_FOLDER), project.profile.as_deref())
     else {
@@ -345,16 +425,16 @@ async fn settle(environment: &Environment, project: &Project, data: &Path, anew:
     };
     adopt_place(&mut kept, project);
     let spec = Arc::new(compile(&kept)?);
-    let (history, store) = stores(environment, &kept, anew).await?;
+    let (history, store) = stores(environment, &kept, opening.mirror.as_ref(), anew).await?;
     let mut core = {
         let (environment, spec, history, store) = (environment.clone(), spec.clone(), history.clone(), store.clone());
         tokio::task::spawn_blocking(move || Core::open(&environment, spec, history, &store)).await??
     };
-    settle_core(&mut core, &store).await
+    settle_core(&mut core, &store, opening.mirror.as_deref()).await
 }
 
 /// Lands everything and writes a checkpoint.
-async fn settle_core(core: &mut Core, store: &CheckpointStore) -> anyhow::Result<()> {
+async fn settle_core(core: &mut Core, store: &CheckpointStore, mirror: Option<&DataMirror>) -> anyhow::Result<()> {
     if let Some((epoch, landings)) = core.contents().to_land()? {
         core.contents().history().land(epoch, landings).await?;
         core.contents().landed(epoch);
@@ -362,19 +442,21 @@ async fn settle_core(core: &mut Core, store: &CheckpointStore) -> anyhow::Result
     if let Some(mut pending) = core.take_checkpoint() {
         pending.write(store)?;
     }
+    settled(mirror).await?;
     let epoch = core.epoch();
     core.release(epoch)?;
     Ok(())
 }
 
 async fn rebuild_all(
-    environment: &Environment,
+    opening: &Opening,
     project: &Project,
     pending: &Pending,
     progress: &Progress,
 ) -> anyhow::Result<()> {
+    let environment = &opening.environment;
     let spec = Arc::new(compile(project)?);
-    let (history, store) = stores(environment, project, &pending.models).await?;
+    let (history, store) = stores(environment, project, opening.mirror.as_ref(), &pending.models).await?;
     let relations = |names: &[String]| names.iter().map(|n| Relation::from(n.as_str())).collect::<Vec<_>>();
     let plan = RebuildPlan {
         models: relations(&pending.models),
@@ -385,7 +467,8 @@ async fn rebuild_all(
         let (environment, spec, history, store) = (environment.clone(), spec.clone(), history.clone(), store.clone());
         tokio::task::spawn_blocking(move || Core::open_fresh(&environment, spec, history, &store)).await??
     };
-    rebuild(&mut core, environment, &spec, &history, &store, &plan, &|source, rows| {
+    let copies = opening.mirror.as_deref().map(|mirror| mirror as &dyn Copies);
+    rebuild(&mut core, environment, &spec, &history, &store, copies, &plan, &|source, rows| {
         progress.line(&format!("rebuilding: {rows} rows of {source}"));
     })
     .await?;

@@ -1,17 +1,22 @@
 //! `weir`: the command line, and the wiring of everything below it.
 
+mod backup;
+mod backups;
 mod cli;
 mod commands;
 mod doctor;
 mod heads;
 mod host;
 mod ledger_tables;
+mod lineage;
+mod mirror;
 mod offline;
 mod operators;
 mod output;
 mod payments;
 mod progress;
 mod report;
+mod restore;
 mod service;
 mod signals;
 mod visitors;

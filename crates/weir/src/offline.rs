@@ -7,6 +7,7 @@ use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use weir_pipeline::activity::Activity;
+use weir_pipeline::copies::Copies;
 use weir_pipeline::runtime::{self, Run, RunMode};
 use weir_project::Project;
 use weir_server::client::Client;
@@ -28,7 +29,7 @@ pub async fn open_with_inputs(project: Project) -> anyhow::Result<(Service, Host
 }
 
 async fn open_with(project: Project, inputs: bool) -> anyhow::Result<(Service, Host)> {
-    let options = OpenOptions { on_change: OnChange::Keep, ..OpenOptions::default() };
+    let options = OpenOptions { on_change: OnChange::Keep, only_answers: true, ..OpenOptions::default() };
     let mut host = Host::open(project, &options, &Progress::new()).await?;
     let origins = if inputs {
         let (environment, project, spec) = (host.environment.clone(), host.project.clone(), host.spec.clone());
@@ -49,6 +50,8 @@ async fn open_with(project: Project, inputs: bool) -> anyhow::Result<(Service, H
         origins,
         control: None,
         stop: None,
+        mirror: None,
+        backups: None,
     });
     Ok((service, host))
 }
@@ -75,6 +78,8 @@ async fn alone(project: Project, order: Control) -> anyhow::Result<serde_json::V
         origins: None,
         control: Some(control),
         stop: None,
+        mirror: None,
+        backups: None,
     });
     let (answers, answer) = oneshot::channel();
     tokio::spawn(async move {
@@ -84,6 +89,7 @@ async fn alone(project: Project, order: Control) -> anyhow::Result<serde_json::V
     let run = Run {
         core: host.core,
         store: host.store,
+        copies: host.mirror.clone().map(|mirror| mirror as Arc<dyn Copies>),
         inputs: BTreeMap::new(),
         feeds: Vec::new(),
         settings: host.spec.settings.clone(),
@@ -91,5 +97,8 @@ async fn alone(project: Project, order: Control) -> anyhow::Result<serde_json::V
         progress,
     };
     runtime::run(run, RunMode::Until, controls, stopped).await?;
+    if let Some(mirror) = host.mirror {
+        mirror.close().await;
+    }
     Ok(answer.await.context("the loop ended without an answer")??)
 }

@@ -31,6 +31,8 @@ use weir_pipeline::spec::{ModelSpec, PipelineSpec};
 use weir_pipeline::verify::{Verification, verify};
 use weir_server::{Backend, Control, Failure, FailureKind, KeyColumn, Lookup, Place, QueryAnswer, QueryLimits};
 
+use crate::backups::Backups;
+use crate::mirror::DataMirror;
 use crate::{ledger_tables, operators};
 
 mod why;
@@ -47,6 +49,8 @@ pub struct Service {
     origins: Option<Origins>,
     control: Option<mpsc::Sender<LoopControl>>,
     stop: Option<watch::Sender<bool>>,
+    mirror: Option<Arc<DataMirror>>,
+    backups: Option<Backups>,
     started: std::time::Instant,
     /// Held by whoever sends records through again: what it takes out of the quarantine is there until it is done.
     replaying: tokio::sync::Mutex<()>,
@@ -70,6 +74,10 @@ pub struct ServiceParts {
     pub control: Option<mpsc::Sender<LoopControl>>,
     /// Ends the run.
     pub stop: Option<watch::Sender<bool>>,
+    /// The second copy of the data folder.
+    pub mirror: Option<Arc<DataMirror>>,
+    /// What backups are made of, where they can be asked for.
+    pub backups: Option<Backups>,
 }
 
 /// Relations of Weir's own that are made when they are asked for.
@@ -102,6 +110,8 @@ impl Service {
             origins: parts.origins,
             control: parts.control,
             stop: parts.stop,
+            mirror: parts.mirror,
+            backups: parts.backups,
             started: std::time::Instant::now(),
             replaying: tokio::sync::Mutex::default(),
         }
@@ -385,6 +395,8 @@ impl Backend for Service {
             "input_failures": *self.progress.input_failures.lock(),
             "waiting": *self.progress.waiting.lock(),
             "delivery_failures": *self.progress.delivery_failures.lock(),
+            "mirror": self.mirror.as_ref().map(|mirror| mirror.status()),
+            "backup": self.backups.as_ref().and_then(Backups::progress),
             "recompute_failures": *self.progress.recompute_failures.lock(),
         })
     }
@@ -444,6 +456,10 @@ impl Backend for Service {
             }
             Control::CheckLedger => {
                 serde_json::to_value(self.replay_ledger(&self.contents.pin()).await?).map_err(internal)
+            }
+            Control::Backup { to } => {
+                let (Some(control), Some(backups)) = (&self.control, &self.backups) else { return Err(stopping()) };
+                backups.make(control, &to).await
             }
             Control::Backfill { .. } | Control::Apply => Err(Failure {
                 hint: Some("stop `weir run` first, then give the command again".into()),

@@ -24,6 +24,7 @@ use weir_project::{MESSENGERS, OnError, Project, SinkKind, SourceKind};
 
 use crate::heads::{HEADS_FILE, Publisher, signing_key};
 use crate::host::Host;
+use crate::lineage::Lineage;
 
 /// Open inputs with the readers of their sources, and the topics that the beacon writes.
 pub struct Inputs {
@@ -99,6 +100,7 @@ pub async fn open_sinks(
     project: &Project,
     spec: &PipelineSpec,
     generations: &BTreeMap<String, u64>,
+    lineage: &Lineage,
 ) -> anyhow::Result<Vec<FeedSpec>> {
     let mut feeds = Vec::new();
     for sink in &project.sinks {
@@ -111,13 +113,14 @@ pub async fn open_sinks(
         let fingerprint = model.map_or_else(String::new, |m| m.plan.fingerprint.clone());
         let generation = generations.get(sink.from.as_ref()).copied().unwrap_or_default();
         let filter = sink.where_sql.as_deref().unwrap_or_default();
+        let (version, earlier) = lineage.versions(&format!("{fingerprint}.{generation}.{filter}"));
         let feed = Feed {
             relation: sink.from.clone(),
             schema: schema.clone(),
             key: info.as_ref().map(|i| i.key.clone()).unwrap_or_default(),
             append_only: info.as_ref().is_some_and(|i| i.append_only),
-            version: format!("{fingerprint}.{generation}.{filter}"),
-            earlier: Vec::new(),
+            version,
+            earlier,
         };
         let predicate = match &sink.where_sql {
             None => None,

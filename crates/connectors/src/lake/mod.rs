@@ -21,6 +21,7 @@ mod log_sums;
 mod maintain;
 mod scan;
 mod schema;
+mod shipped;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,7 @@ use table::{Commit, EPOCH_TXN, LakeTable};
 pub(crate) use keys::RowKeys;
 pub(crate) use maintain::{FILES_TO_MERGE, size_class};
 pub(crate) use schema::conform as conform_rows;
+pub use shipped::{ShippedHistory, shipping_order};
 
 /// `txn` name of a table's horizon.
 const HORIZON_TXN: &str = "weir_horizon";

@@ -151,7 +151,8 @@ impl Core {
         self.write_ledger()?;
         self.ledger.lock().sync()?;
         self.ledger_backlog.clear();
-        self.journal.release(epoch + 1)?;
+        // The checkpoint's own epoch stays: what it was can be told, and a mirror finds a segment that it knows.
+        self.journal.release(epoch)?;
         Ok(())
     }
 }

@@ -10,17 +10,55 @@ use weir_incremental::checkpoint::CheckpointStore;
 use super::RETRY_DELAY;
 use crate::EpochNumber;
 use crate::contents::Contents;
+use crate::copies::Copies;
 use crate::core::{PendingCheckpoint, PipelineError};
 use crate::feed::SharedFeedStatus;
 use crate::frames::InputPosition;
 
-/// A checkpoint that is durable, with its epoch and where the inputs stood; or why none can be written any more.
-pub(super) type Checkpointed = Result<(EpochNumber, BTreeMap<String, InputPosition>), PipelineError>;
+/// A checkpoint that is durable, with its epoch and where the inputs stood (None: nothing is freed on account of it); or
+/// why none can be written any more.
+pub(super) type Checkpointed = Result<Option<(EpochNumber, BTreeMap<String, InputPosition>)>, PipelineError>;
+
+/// Keeps the lake and checkpoints as they are, and what they have made dispensable where it is, until dropped.
+#[derive(Debug)]
+pub struct Hold {
+    _until_dropped: oneshot::Sender<()>,
+}
+
+/// What is done when a chore has ended.
+pub(super) enum Then {
+    /// Nothing.
+    GoOn,
+    /// Somebody is told.
+    Tell(oneshot::Sender<()>),
+    /// Nothing is touched until somebody has done with it.
+    Hold(oneshot::Sender<Hold>),
+}
+
+impl Then {
+    async fn hold(&mut self) {
+        if let Self::Hold(_) = self
+            && let Self::Hold(holder) = std::mem::replace(self, Self::GoOn)
+        {
+            let (sender, dropped) = oneshot::channel();
+            if holder.send(Hold { _until_dropped: sender }).is_ok() {
+                // It ends with an error, which is the sender being dropped.
+                let _ = dropped.await;
+            }
+        }
+    }
+
+    fn tell(self) {
+        if let Self::Tell(sender) = self {
+            let _ = sender.send(());
+        }
+    }
+}
 
 /// Messages to the maintenance task.
 pub(super) enum Chore {
-    Land(Option<oneshot::Sender<()>>),
-    Checkpoint(Box<PendingCheckpoint>, Option<oneshot::Sender<()>>),
+    Land(Then),
+    Checkpoint(Box<PendingCheckpoint>, Then),
 }
 
 /// Lands, checkpoints and maintains the lake, one chore after the other.
@@ -28,6 +66,7 @@ pub(super) struct Maintenance {
     pub contents: Arc<Contents>,
     pub store: Arc<CheckpointStore>,
     pub checkpointed: mpsc::UnboundedSender<Checkpointed>,
+    pub copies: Option<Arc<dyn Copies>>,
     pub feeds: Vec<SharedFeedStatus>,
     pub maintenance_interval: Duration,
     pub maintained_at: tokio::time::Instant,
@@ -37,13 +76,12 @@ impl Maintenance {
     pub async fn run(mut self, mut chores: mpsc::Receiver<Chore>) {
         while let Some(chore) = chores.recv().await {
             match chore {
-                Chore::Land(done) => {
+                Chore::Land(mut then) => {
                     self.land().await;
-                    if let Some(done) = done {
-                        let _ = done.send(());
-                    }
+                    then.hold().await;
+                    then.tell();
                 }
-                Chore::Checkpoint(mut pending, done) => {
+                Chore::Checkpoint(mut pending, mut then) => {
                     // The tails up to the checkpoint's epoch must be in the lake before recovery may start from it.
                     while self.contents.landed_epoch() < pending.epoch && !self.land().await {
                         tokio::time::sleep(RETRY_DELAY).await;
@@ -57,7 +95,13 @@ impl Maintenance {
                         });
                         match written.await {
                             Ok((_, Ok(()))) => {
-                                let _ = self.checkpointed.send(Ok((epoch, inputs)));
+                                then.hold().await;
+                                // What a copy would need to recover goes when it has what takes its place.
+                                let settled = match &self.copies {
+                                    Some(copies) => copies.settled().await,
+                                    None => true,
+                                };
+                                let _ = self.checkpointed.send(Ok(settled.then_some((epoch, inputs))));
                                 break;
                             }
                             Ok((again, Err(error))) => {
@@ -77,9 +121,7 @@ impl Maintenance {
                         self.maintained_at = tokio::time::Instant::now();
                         self.maintain().await;
                     }
-                    if let Some(done) = done {
-                        let _ = done.send(());
-                    }
+                    then.tell();
                 }
             }
         }

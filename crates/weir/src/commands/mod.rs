@@ -1,6 +1,7 @@
 //! One file a command: its arguments, its help with examples, and `run`.
 
 pub mod backfill;
+pub mod backup;
 pub mod checks;
 pub mod completion;
 pub mod demo;
@@ -12,6 +13,7 @@ pub mod log;
 pub mod new;
 pub mod query;
 pub mod replay;
+pub mod restore;
 pub mod run;
 pub mod schema;
 pub mod simulate;

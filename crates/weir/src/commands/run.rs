@@ -9,6 +9,7 @@ use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use weir_connectors::sources::beacon::{BeaconServer, BeaconSettings, EventLog};
+use weir_pipeline::copies::Copies;
 use weir_pipeline::runtime::{self, Run, RunMode, RunSummary};
 use weir_project::Project;
 use weir_server::{QueryLimits, Server, ServerSettings};
@@ -16,6 +17,7 @@ use weir_server::{QueryLimits, Server, ServerSettings};
 use clap::Args;
 
 use super::{Answer, Failure, block_on, read_project};
+use crate::backups::Backups;
 use crate::cli::Global;
 use crate::host::{Host, OnChange, OpenOptions};
 use crate::progress::Progress;
@@ -104,13 +106,22 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     let progress = Progress::new();
     let host = Host::open(project, &options.open, &progress).await?;
     progress.done();
-    let mut feeds = open_sinks(&host.environment, &host.project, &host.spec, &host.generations).await?;
+    let mut feeds = open_sinks(&host.environment, &host.project, &host.spec, &host.generations, &host.lineage).await?;
     feeds.iter_mut().for_each(|feed| feed.reload_ahead = options.reload_ahead);
     let inputs = {
         let (environment, project, spec) = (host.environment.clone(), host.project.clone(), host.spec.clone());
         let positions = host.core.last().inputs.clone();
         tokio::task::spawn_blocking(move || open_inputs(&environment, &project, &spec, &positions)).await??
     };
+    if let Some(mirror) = &host.mirror {
+        inputs.topics.iter().for_each(|(name, topic)| mirror.follow(name, topic));
+        let (mirror, mut stopping) = (mirror.clone(), stop.subscribe());
+        tokio::spawn(async move {
+            if stopping.wait_for(|stop| *stop).await.is_ok() {
+                mirror.hurry();
+            }
+        });
+    }
     let shared = Arc::new(runtime::Progress::default());
     let (control, controls) = mpsc::channel(16);
     let service = Arc::new(Service::new(ServiceParts {
@@ -122,6 +133,8 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
         origins: Some(Origins::of(&host, &inputs)),
         control: Some(control),
         stop: Some(stop.clone()),
+        mirror: host.mirror.clone(),
+        backups: Some(Backups::of(host.project.clone())),
     }));
 
     let (told, telling) = watch::channel(false);
@@ -182,6 +195,7 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     let run = Run {
         core: host.core,
         store: host.store,
+        copies: host.mirror.clone().map(|mirror| mirror as Arc<dyn Copies>),
         inputs: inputs.inputs,
         feeds,
         settings: loop_settings,
@@ -206,6 +220,14 @@ pub async fn run(project: Project, options: RunOptions, stop: watch::Sender<bool
     if let Some(server) = server {
         let _ = server.attachment().remove(&dir);
         server.stop().await;
+    }
+    if let Some(mirror) = host.mirror
+        && !mirror.clone().close().await
+    {
+        eprintln!(
+            "the mirror lacks {} bytes of log and journal: the next start ships them",
+            mirror.status()["lag_bytes"]
+        );
     }
     let summary = summary?;
     if !options.quiet {

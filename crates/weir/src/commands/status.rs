@@ -53,6 +53,9 @@ pub async fn status(project: Project, format: Format) -> anyhow::Result<()> {
     if let Some(waiting) = status["waiting"].as_str() {
         println!("waiting: {waiting}");
     }
+    if let Some(mirror) = status["mirror"].as_object() {
+        println!("{}", mirror_line(mirror));
+    }
     section("source", &status["sources"], |value| {
         let counts = &value["counts"];
         format!(
@@ -79,6 +82,26 @@ pub async fn status(project: Project, format: Format) -> anyhow::Result<()> {
     println!("in quarantine {}, late {}, rows with errors {}", status["quarantined"], status["late"], status["errors"]);
     section("bytes", &status["bytes"], ToString::to_string);
     Ok(())
+}
+
+/// How far the mirror is behind, and what of that a lost disk may take with it.
+fn mirror_line(mirror: &serde_json::Map<String, Value>) -> String {
+    let text = |name: &str| mirror[name].as_str().unwrap_or_default();
+    let seconds = |value: &Value| format!("{:.1} s", value.as_f64().unwrap_or_default());
+    let bound = &mirror["loss_max"];
+    let loss = if text("mode") == "sync" {
+        "a lost disk takes nothing acknowledged with it".to_owned()
+    } else {
+        let (records, bytes) = (&mirror["lag_records"], &mirror["lag_bytes"]);
+        format!(
+            "a lost disk would take {records} records ({bytes} bytes, {}) with it, at most {} or {} bytes",
+            seconds(&mirror["lag_seconds"]),
+            seconds(&bound["seconds"]),
+            bound["bytes"]
+        )
+    };
+    let failure = mirror["failure"].as_str().map(|failure| format!("; it fails: {failure}")).unwrap_or_default();
+    format!("mirror {} ({}): {loss}{failure}", text("place"), text("mode"))
 }
 
 fn section(title: &str, values: &Value, show: impl Fn(&Value) -> String) {

@@ -47,7 +47,9 @@ pub async fn verify(project: Project, format: Format) -> anyhow::Result<bool> {
         let mut verification: Verification =
             service.verify_all(&|relation| progress.line(&format!("verifying {relation}"))).await?;
         let snapshot = host.core.contents().pin();
-        for mut feed in open_sinks(&host.environment, &host.project, &host.spec, &host.generations).await? {
+        for mut feed in
+            open_sinks(&host.environment, &host.project, &host.spec, &host.generations, &host.lineage).await?
+        {
             progress.line(&format!("verifying sink {}", feed.name));
             verification.sinks.push(verify_sink(&snapshot, &mut feed).await?);
         }

@@ -513,8 +513,8 @@ pub async fn ask_sinks(
     report: &mut Report,
 ) {
     let asked = async {
-        let generations = generations(environment, data)?;
-        open_sinks(environment, project, spec, &generations).await
+        let (generations, lineage) = generations(environment, data)?;
+        open_sinks(environment, project, spec, &generations, &lineage).await
     };
     let feeds = match asked.await {
         Ok(feeds) => feeds,

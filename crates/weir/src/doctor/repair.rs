@@ -288,7 +288,7 @@ impl<'a> Aside<'a> {
             self.put(state)?;
         }
         let spec = Arc::new(compile(self.project)?);
-        let (history, _) = stores(self.environment, self.project, &[]).await?;
+        let (history, _) = stores(self.environment, self.project, None, &[]).await?;
         let store = CheckpointStore::open(self.environment, state)?;
         let progress = Progress::new();
         restore_checkpoint(self.environment, &spec, &history, &store, &|relation, rows| {

@@ -7,11 +7,12 @@ use std::process::Command;
 use super::support::{Connection, Project};
 
 /// A file system in memory with few bytes, mounted over a folder.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
+    /// Mounts it; gone when dropped.
     #[track_caller]
-    fn mount(folder: &Path, mebibytes: u32) -> Self {
+    pub fn mount(folder: &Path, mebibytes: u32) -> Self {
         std::fs::create_dir_all(folder).expect("a folder");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"]).arg(folder);
@@ -20,8 +21,9 @@ impl SmallDisk {
         Self(folder.to_path_buf())
     }
 
+    /// Gives it more room.
     #[track_caller]
-    fn grow(&self, mebibytes: u32) {
+    pub fn grow(&self, mebibytes: u32) {
         let mut mount = Command::new("mount");
         let status = mount.args(["-o", &format!("remount,size={mebibytes}m")]).arg(&self.0).status();
         assert!(status.is_ok_and(|status| status.success()), "remount");

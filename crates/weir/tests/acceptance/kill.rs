@@ -28,17 +28,18 @@ const ORDERS: u64 = 1_000_000_000;
 
 /// What the outside knows.
 #[derive(Default)]
-struct Sent {
-    next: AtomicU64,
+pub struct Sent {
+    pub next: AtomicU64,
     /// Ids whose post was answered with 2xx.
-    acknowledged: Mutex<BTreeSet<u64>>,
+    pub acknowledged: Mutex<BTreeSet<u64>>,
 }
 
-fn project(postgres: &Postgres) -> Project {
-    let project = Project::with_settings(
+/// The project that all this is done to; `log` is more of its `[log]`.
+pub fn project(postgres: &Postgres, log: &str) -> Project {
+    let project = Project::with_settings(&format!(
         "[state]\ncheckpoint_interval = \"1 second\"\n[lake]\nlanding_interval = \"700 milliseconds\"\n\
-         compaction_interval = \"3 seconds\"\n[log]\nsegment_bytes = \"256 KiB\"\n",
-    );
+         compaction_interval = \"3 seconds\"\n[log]\nsegment_bytes = \"256 KiB\"\n{log}",
+    ));
     let columns =
         "[columns]\nid = { type = \"BIGINT\", required = true }\nvisitor = \"TEXT\"\namount = \"DECIMAL(10, 2)\"\n";
     project.write("sources/clicks.toml", format!("kind = \"beacon\"\n{columns}"));
@@ -68,12 +69,12 @@ fn project(postgres: &Postgres) -> Project {
 }
 
 /// An event or order as sent; everything in it follows from its id.
-fn record(id: u64) -> String {
+pub fn record(id: u64) -> String {
     format!("{{\"id\":{id},\"visitor\":\"v{}\",\"amount\":{}.25}}", id % VISITORS, id % 97)
 }
 
 /// Posts until the server is gone.
-fn send(port: u16, sent: Arc<Sent>) {
+pub fn send(port: u16, sent: &Sent) {
     let Ok(mut connection) = Connection::open(port) else { return };
     for _ in 0..POSTS_MAX {
         let first = sent.next.fetch_add(BATCH, Ordering::Relaxed);
@@ -90,7 +91,7 @@ fn send(port: u16, sent: Arc<Sent>) {
 }
 
 /// One life of the process: it is fed, and killed.
-fn live(project: &Project, sent: &Arc<Sent>, files: &mut u64, random: &mut Seeded) {
+pub fn live(project: &Project, sent: &Arc<Sent>, files: &mut u64, random: &mut Seeded) {
     let mut running = if random.below(4) == 0 {
         // Killed while it starts, before anybody can connect.
         let running = Running::start(&mut project.command(&["run"]));
@@ -102,7 +103,7 @@ fn live(project: &Project, sent: &Arc<Sent>, files: &mut u64, random: &mut Seede
     let senders: Vec<_> = (0..2)
         .map(|_| {
             let (port, sent) = (project.beacon, sent.clone());
-            std::thread::spawn(move || send(port, sent))
+            std::thread::spawn(move || send(port, &sent))
         })
         .collect();
     for _ in 0..random.below(4) {
@@ -121,12 +122,17 @@ fn live(project: &Project, sent: &Arc<Sent>, files: &mut u64, random: &mut Seede
 }
 
 /// Everything that anybody can see is compared with what was sent.
-fn check(project: &Project, postgres: &Postgres, sent: &Sent, files: u64) {
+pub fn check(project: &Project, postgres: &Postgres, sent: &Sent, files: u64) {
+    let missing = missing(project, postgres, sent, files);
+    assert!(missing.is_empty(), "acknowledged and missing: {:?}", missing.iter().take(5).collect::<Vec<_>>());
+}
+
+/// As [`check`]; events that were acknowledged may be missing, and are returned.
+pub fn missing(project: &Project, postgres: &Postgres, sent: &Sent, files: u64) -> BTreeSet<u64> {
     project.run_once();
     let clicks = ids(&project.query(&runs_sql("clicks")));
     let acknowledged = sent.acknowledged.lock().expect("nobody panics with it");
-    let missing: Vec<_> = acknowledged.difference(&clicks).take(5).collect();
-    assert!(missing.is_empty(), "acknowledged and missing: {missing:?}");
+    let missing = acknowledged.difference(&clicks).copied().collect();
     let never_sent = clicks.iter().find(|id| **id >= sent.next.load(Ordering::Relaxed));
     assert_eq!(never_sent, None, "a row that nobody sent");
     let orders = ids(&project.query(&runs_sql("orders")));
@@ -166,6 +172,7 @@ fn check(project: &Project, postgres: &Postgres, sent: &Sent, files: u64) {
         assert_same_rows("bought in PostgreSQL", &postgres.query(sql), &project.query(sql));
     }
     project.verify();
+    missing
 }
 
 /// The runs of consecutive ids in a relation: there are few, however many rows there are.
@@ -189,7 +196,7 @@ fn ids(runs: &Rows) -> BTreeSet<u64> {
     ids
 }
 
-fn number(variable: &str, default: u64) -> u64 {
+pub fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |value| value.parse().expect("a number"))
 }
 
@@ -197,7 +204,7 @@ fn number(variable: &str, default: u64) -> u64 {
 fn nothing_is_lost_or_doubled_by_kills_at_random_moments() {
     let (count, seed) = (number("WEIR_KILL_COUNT", 10), number("WEIR_KILL_SEED", 1));
     let postgres = Postgres::start();
-    let project = project(&postgres);
+    let project = project(&postgres, "");
     let sent = Arc::new(Sent::default());
     let mut random = Seeded::new(seed);
     let mut files = 0;
@@ -213,13 +220,12 @@ fn nothing_is_lost_or_doubled_by_kills_at_random_moments() {
 #[test]
 fn a_postgres_that_was_down_is_caught_up() {
     let mut postgres = Postgres::start();
-    let project = project(&postgres);
+    let project = project(&postgres, "");
     let mut running = project.start();
     let sent = Arc::new(Sent::default());
-    let (port, sender) = (project.beacon, sent.clone());
-    send(port, sender);
+    send(project.beacon, &sent);
     postgres.kill();
-    send(project.beacon, sent.clone());
+    send(project.beacon, &sent);
     let mut server = Connection::open(project.server).expect("it listens");
     running.wait_until("lookups while PostgreSQL is down", || {
         server.get("/tables/visits/v1").is_ok_and(|reply| reply.is_success())

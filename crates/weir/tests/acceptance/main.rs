@@ -5,6 +5,7 @@ mod bad_input;
 mod checks;
 mod damage;
 mod disk_full;
+mod disk_loss;
 mod explain;
 mod folder;
 mod kill;

@@ -106,6 +106,7 @@ async fn take_in(project: Project) {
         settings: host.spec.settings.clone(),
         environment: host.environment,
         progress: Arc::new(runtime::Progress::default()),
+        copies: None,
     };
     runtime::run(run, RunMode::Once, controls, stopped).await.expect("it runs");
     inputs.topics.values().for_each(|topic| topic.close());
@@ -223,6 +224,8 @@ fn hold(example: &str, fill: &dyn Fn(&Project, u64), heads: &dyn Fn(&Project) ->
             origins,
             control: None,
             stop: None,
+            mirror: None,
+            backups: None,
         });
         let snapshot = service.contents.pin();
         let mut all: BTreeMap<Relation, RecordBatch> = BTreeMap::new();
