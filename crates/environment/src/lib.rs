@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use allocator::keep_freed_memory;
-pub use simulated::{Operation, Simulator};
+pub use simulated::{Fault, Operation, Simulator};
 pub use workers::Workers;
 
 /// Microseconds since 1970-01-01T00:00:00Z, the unit of every instant in Weir.

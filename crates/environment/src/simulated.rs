@@ -10,8 +10,9 @@ mod faults;
 mod files;
 mod storage;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-pub use faults::Operation;
+pub use faults::{Fault, Operation};
 
 use self::files::Disk;
 use self::storage::SimulatedStorage;
@@ -38,9 +39,10 @@ pub struct Simulator {
 
 impl Simulator {
     pub(crate) fn new(seed: u64) -> Self {
+        let clock = Arc::new(ManualClock { elapsed: Mutex::new(Duration::ZERO), offset: Mutex::new(START) });
         Self {
-            disk: Arc::new(Mutex::new(Disk::new(seed))),
-            clock: Arc::new(ManualClock { elapsed: Mutex::new(Duration::ZERO), offset: Mutex::new(START) }),
+            disk: Arc::new(Mutex::new(Disk::new(seed, clock.clone()))),
+            clock,
             random: Arc::new(SeededRandom(Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)))),
         }
     }
@@ -99,6 +101,26 @@ impl Simulator {
         self.disk.lock().faults.fail_next.insert(operation, (count, kind));
     }
 
+    /// One read of `every` gives fewer bytes than it could; None: none does.
+    pub fn short_reads(&self, every: Option<u32>) {
+        self.disk.lock().faults.short_read_every = every;
+    }
+
+    /// Every operation takes up to so long, by both clocks; None: no time passes.
+    pub fn slow_down(&self, max: Option<Duration>) {
+        self.disk.lock().faults.slow_max = max;
+    }
+
+    /// What the disk did to its users so far, counted.
+    pub fn faults(&self) -> BTreeMap<Fault, u64> {
+        self.disk.lock().faults.happened.clone()
+    }
+
+    /// Every file with its length, by name.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        self.disk.lock().names()
+    }
+
     /// Takes back every fault that was set and did not happen yet.
     pub fn clear_faults(&self) {
         self.disk.lock().faults.clear();
@@ -127,7 +149,7 @@ impl Simulator {
 
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        *self.clock.elapsed.lock() += by;
+        self.clock.advance(by);
     }
 
     /// Sets the wall clock, forward or backward; the other one stays.
@@ -141,6 +163,12 @@ impl Simulator {
 struct ManualClock {
     elapsed: Mutex<Duration>,
     offset: Mutex<Micros>,
+}
+
+impl ManualClock {
+    fn advance(&self, by: Duration) {
+        *self.elapsed.lock() += by;
+    }
 }
 
 impl Clock for ManualClock {

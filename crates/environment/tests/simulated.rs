@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use weir_environment::{Environment, Operation, Simulator};
+use weir_environment::{Environment, Fault, Operation, Simulator};
 
 const SEEDS: u64 = 300;
 
@@ -155,4 +155,102 @@ fn equal_seeds_draw_equal_numbers() {
     };
     assert_eq!(draw(3), draw(3));
     assert_ne!(draw(3), draw(4));
+}
+
+#[test]
+fn short_reads_give_less_than_is_there_but_never_nothing_and_whole_reads_go_on() {
+    let (environment, simulator) = world(1);
+    let path = Path::new("/d/file");
+    let bytes: Vec<u8> = (0..=255).collect();
+    simulator.plant(path, &bytes);
+    simulator.short_reads(Some(2));
+    let file = environment.storage.open_read(path).expect("opened");
+    let mut buffer = [0; 256];
+    let mut lengths = BTreeSet::new();
+    for _ in 0..SEEDS {
+        let count = file.read_at(0, &mut buffer).expect("read");
+        assert!(count > 0 && buffer[..count] == bytes[..count]);
+        lengths.insert(count);
+    }
+    assert!(lengths.contains(&256) && lengths.len() > 50, "some are whole, some are not");
+    assert_eq!(environment.storage.read(path).expect("read"), bytes, "readers ask again");
+    assert!(simulator.faults()[&Fault::ShortRead] > 50);
+    simulator.short_reads(None);
+    assert_eq!(file.read_at(0, &mut buffer).expect("read"), 256);
+}
+
+#[test]
+fn on_a_slow_disk_virtual_time_passes_and_the_same_for_the_same_seed() {
+    let run = || {
+        let (environment, simulator) = world(3);
+        let before = (environment.clock.now(), environment.clock.elapsed());
+        simulator.slow_down(Some(Duration::from_secs(2)));
+        environment.storage.write_atomic(Path::new("/d/file"), b"slow").expect("written");
+        assert_eq!(content(&environment).expect("there"), b"slow");
+        let took = environment.clock.elapsed() - before.1;
+        assert_eq!(environment.clock.now() - before.0, took.as_micros() as i64, "both clocks see it");
+        let slow = simulator.faults()[&Fault::Slow];
+        assert!(took > Duration::ZERO && took <= Duration::from_secs(2) * slow as u32);
+        simulator.slow_down(None);
+        assert_eq!(content(&environment).expect("there"), b"slow");
+        assert_eq!(environment.clock.elapsed() - before.1, took, "no time passes any more");
+        (took, slow)
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn reads_fail_when_told_to_and_work_again_after() {
+    let (environment, simulator) = world(4);
+    let path = Path::new("/d/file");
+    simulator.plant(path, b"there");
+    simulator.fail_next(Operation::Read, 2, ErrorKind::Other);
+    assert!(environment.storage.open_read(path).is_err());
+    assert!(environment.storage.list(Path::new("/d")).is_err());
+    assert_eq!(content(&environment).expect("there"), b"there");
+    assert_eq!(simulator.faults()[&Fault::Failed(Operation::Read)], 2);
+}
+
+#[test]
+fn flipped_bits_are_read_until_they_are_flipped_back_and_a_crash_gives_unsynced_ones_back() {
+    let (environment, simulator) = world(5);
+    let path = Path::new("/d/file");
+    let mut file = environment.storage.open_append(path).expect("created");
+    file.append(b"synced").expect("written");
+    file.sync().expect("synced");
+    environment.storage.sync_dir(Path::new("/d")).expect("synced");
+    file.append(b"not").expect("written");
+    assert!(simulator.flip(path, 0, 1) && simulator.flip(path, 6, 1) && !simulator.flip(path, 9, 1));
+    assert_eq!(content(&environment).expect("there"), b"ryncedoot");
+    assert_eq!(simulator.files(), [(path.to_path_buf(), 9)]);
+    let left = content(&simulator.crash()).expect("there");
+    assert!(left.starts_with(b"rynced"), "the disk itself has rotted");
+    assert_ne!(left.get(6), Some(&b'o'), "what only memory had is gone");
+    simulator.flip(path, 0, 1);
+    assert!(content(&simulator.environment()).expect("there").starts_with(b"synced"));
+}
+
+#[test]
+fn what_a_crash_does_is_counted_and_counts_survive_it() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..SEEDS {
+        let (environment, simulator) = world(seed);
+        let mut file = environment.storage.open_append(Path::new("/d/file")).expect("created");
+        file.append(&[1; 2000]).expect("written");
+        simulator.fail_next(Operation::Sync, 1, ErrorKind::Other);
+        assert!(file.sync().is_err());
+        if seed % 2 == 0 {
+            file.sync().expect("it says");
+        }
+        file.append(&[2; 2000]).expect("written");
+        if seed % 3 > 0 {
+            environment.storage.sync_dir(Path::new("/d")).expect("synced");
+        }
+        simulator.go_down_at(simulator.operations());
+        assert!(file.append(&[3; 10]).is_err());
+        simulator.crash();
+        seen.extend(simulator.faults().into_keys().map(|fault| fault.to_string()));
+    }
+    let all = ["Down", "LostBySync", "LostChanges", "LostName", "LostSectors", "TornAppend", "failed Sync"];
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), all);
 }

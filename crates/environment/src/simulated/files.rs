@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::faults::{Faults, Operation, Verdict};
+use super::ManualClock;
+use super::faults::{Fault, Faults, Operation, Verdict};
 
 /// Loss happens by whole sectors.
 const SECTOR: usize = 512;
@@ -24,6 +27,8 @@ pub(super) struct Disk {
     boot: u64,
     down: bool,
     random: StdRng,
+    /// Moves on when operations take time.
+    clock: Arc<ManualClock>,
     files: HashMap<FileId, File>,
     next_file: FileId,
     names: BTreeMap<PathBuf, FileId>,
@@ -69,11 +74,12 @@ fn not_found(path: &Path) -> io::Error {
 }
 
 impl Disk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, clock: Arc<ManualClock>) -> Self {
         Self {
             boot: 0,
             down: false,
             random: StdRng::seed_from_u64(seed),
+            clock,
             files: HashMap::new(),
             next_file: 0,
             names: BTreeMap::new(),
@@ -105,6 +111,7 @@ impl Disk {
     /// Lets an operation through. `Ok(false)`: it happens, but the machine is down before it can be reported.
     fn admit(&mut self, boot: u64, operation: Operation) -> io::Result<bool> {
         self.check(boot)?;
+        self.take_time();
         match self.faults.judge(operation) {
             Verdict::Go => Ok(true),
             Verdict::Fail(error) => Err(error),
@@ -112,6 +119,14 @@ impl Disk {
                 self.down = true;
                 if self.random.random() { Ok(false) } else { Err(down()) }
             }
+        }
+    }
+
+    fn take_time(&mut self) {
+        if let Some(slow_max) = self.faults.slow_max {
+            let took = self.random.random_range(0..=slow_max.as_micros() as u64);
+            self.clock.advance(Duration::from_micros(took));
+            self.faults.count(Fault::Slow);
         }
     }
 
@@ -261,10 +276,14 @@ impl Disk {
 
     pub(super) fn append(&mut self, boot: u64, id: FileId, bytes: &[u8]) -> io::Result<()> {
         self.check(boot)?;
+        self.take_time();
         let room = self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used_bytes()));
         let (count, outcome) = match self.faults.judge(Operation::Append) {
             Verdict::Go if bytes.len() as u64 <= room => (bytes.len(), Ok(())),
-            Verdict::Go => (room as usize, Err(io::ErrorKind::StorageFull.into())),
+            Verdict::Go => {
+                self.faults.count(Fault::Full);
+                (room as usize, Err(io::ErrorKind::StorageFull.into()))
+            }
             Verdict::Fail(error) => (self.random.random_range(0..=bytes.len()), Err(error)),
             Verdict::Down => {
                 self.down = true;
@@ -324,9 +343,16 @@ impl Disk {
 
     pub(super) fn read_at(&mut self, boot: u64, id: FileId, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.admit(boot, Operation::Read)?;
-        let bytes = &self.file(id).bytes;
+        let bytes = &self.files.entry(id).or_default().bytes;
         let start = (offset as usize).min(bytes.len());
-        let count = buffer.len().min(bytes.len() - start);
+        let mut count = buffer.len().min(bytes.len() - start);
+        if let Some(every) = self.faults.short_read_every
+            && count > 1
+            && self.random.random_ratio(1, every)
+        {
+            count = self.random.random_range(1..count);
+            self.faults.count(Fault::ShortRead);
+        }
         buffer[..count].copy_from_slice(&bytes[start..start + count]);
         Ok(count)
     }
@@ -345,10 +371,16 @@ impl Disk {
         match file.bytes.get_mut(position as usize) {
             Some(byte) => {
                 *byte ^= mask;
+                self.faults.count(Fault::Flipped);
                 true
             }
             None => false,
         }
+    }
+
+    /// Every file with its length, by name.
+    pub(super) fn names(&self) -> Vec<(PathBuf, u64)> {
+        self.names.iter().map(|(path, id)| (path.clone(), self.files[id].bytes.len() as u64)).collect()
     }
 
     pub(super) fn plant(&mut self, path: &Path, bytes: &[u8]) {
@@ -379,14 +411,16 @@ impl Disk {
             let survives = if ordered { index < cut } else { self.random.random() };
             if survives {
                 change.apply(&mut self.durable_names);
+            } else {
+                self.faults.count(Fault::LostName);
             }
         }
         self.names = self.durable_names.clone();
         // Each file's losses are drawn in the order of names, so that a seed repeats them.
         let ids: Vec<FileId> = self.names.values().copied().collect();
         for id in ids {
-            let random = &mut self.random;
-            self.files.entry(id).or_default().crash(random);
+            let (random, faults) = (&mut self.random, &mut self.faults);
+            self.files.entry(id).or_default().crash(random, faults);
         }
         for path in self.names.keys() {
             for folder in path.ancestors().skip(1) {
@@ -438,20 +472,29 @@ impl NameChange {
 }
 
 impl File {
-    fn crash(&mut self, random: &mut StdRng) {
+    fn crash(&mut self, random: &mut StdRng, faults: &mut Faults) {
         for &(from, to) in &self.doomed {
             let stable = self.stable;
+            if from < stable {
+                faults.count(Fault::LostBySync);
+            }
             self.bytes[from.min(stable)..to.min(stable)].fill(0);
         }
         let mut left = self.bytes[..self.stable].to_vec();
         left.append(&mut self.cut);
         let happened = random.random_range(0..=self.pending.len());
+        if happened < self.pending.len() {
+            faults.count(Fault::LostChanges);
+        }
         let mut fresh_from = left.len();
         for (index, change) in self.pending.iter().take(happened).enumerate() {
             match change {
                 Change::Append(bytes) => {
                     let torn = index + 1 == happened && random.random();
                     let count = if torn { random.random_range(0..=bytes.len()) } else { bytes.len() };
+                    if count < bytes.len() {
+                        faults.count(Fault::TornAppend);
+                    }
                     left.extend_from_slice(&bytes[..count]);
                 }
                 Change::Truncate(len) => {
@@ -462,6 +505,7 @@ impl File {
         }
         if fresh_from < left.len() && random.random_bool(0.3) {
             lose_sectors(&mut left, fresh_from, random);
+            faults.count(Fault::LostSectors);
         }
         *self = File { stable: left.len(), bytes: left, ..File::default() };
     }
