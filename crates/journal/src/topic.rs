@@ -81,7 +81,17 @@ pub type Done = Box<dyn FnOnce(Result<Range<u64>, AppendError>) + Send>;
 /// An open topic partition. Closed when dropped.
 pub struct Topic {
     shared: Arc<Shared>,
-    writer: Mutex<Option<Box<dyn Joined>>>,
+    writer: Mutex<Writing>,
+}
+
+/// Who writes what is queued.
+enum Writing {
+    /// A thread of the topic's own.
+    Thread(Box<dyn Joined>),
+    /// Whoever calls [`Topic::write_queued`].
+    Caller(Box<Writer>),
+    /// Nobody any more.
+    Ended,
 }
 
 /// What callers, readers and the writer's thread have in common.
@@ -124,7 +134,39 @@ impl Topic {
         folder: impl AsRef<Path>,
         options: TopicOptions,
     ) -> Result<Arc<Self>, JournalError> {
-        let folder = folder.as_ref().to_path_buf();
+        let (shared, writer) = Self::recover(environment, folder.as_ref(), options)?;
+        let thread = environment.spawn.spawn("weir-topic", Box::new(move || writer.run()));
+        Ok(Arc::new(Self { shared, writer: Mutex::new(Writing::Thread(thread)) }))
+    }
+
+    /// As [`Topic::open`], but without a thread: what is queued waits for [`Topic::write_queued`]. For simulations, in
+    /// which a seed decides when things happen.
+    ///
+    /// # Errors
+    /// As [`Topic::open`].
+    pub fn open_unattended(
+        environment: &Environment,
+        folder: impl AsRef<Path>,
+        options: TopicOptions,
+    ) -> Result<Arc<Self>, JournalError> {
+        let (shared, writer) = Self::recover(environment, folder.as_ref(), options)?;
+        Ok(Arc::new(Self { shared, writer: Mutex::new(Writing::Caller(Box::new(writer))) }))
+    }
+
+    /// Writes what is queued, in groups, on this thread, which must not be in a `done`. Nothing to do for a topic that
+    /// has a thread.
+    pub fn write_queued(&self) {
+        if let Writing::Caller(writer) = &mut *self.writer.lock() {
+            writer.write_queued();
+        }
+    }
+
+    fn recover(
+        environment: &Environment,
+        folder: &Path,
+        options: TopicOptions,
+    ) -> Result<(Arc<Shared>, Writer), JournalError> {
+        let folder = folder.to_path_buf();
         let mut segments = segment::open_all(environment, FORMAT, &folder)?;
         let (mut writer, end) = match segments.pop() {
             None => (SegmentWriter::create(environment, FORMAT, &folder, 0)?, 0),
@@ -156,8 +198,7 @@ impl Topic {
             writer_thread: Mutex::new(None),
         });
         let writer = Writer::new(shared.clone(), writer, end);
-        let thread = environment.spawn.spawn("weir-topic", Box::new(move || writer.run()));
-        Ok(Arc::new(Self { shared, writer: Mutex::new(Some(thread)) }))
+        Ok((shared, writer))
     }
 
     /// Appends records as one batch or part of one. `done` is told when they are durable, or why they are not; at
@@ -268,12 +309,18 @@ impl Topic {
         self.shared.queue.lock().closed = true;
         self.shared.wake.notify_all();
         let own_thread = *self.shared.writer_thread.lock() == Some(std::thread::current().id());
-        let thread = self.writer.lock().take();
-        if let Some(thread) = thread
-            && !own_thread
-            && !thread.join()
-        {
-            tracing::error!(folder = %self.shared.folder.display(), "the topic's writer panicked");
+        let writing = std::mem::replace(&mut *self.writer.lock(), Writing::Ended);
+        match writing {
+            Writing::Thread(thread) if !own_thread => {
+                if !thread.join() {
+                    tracing::error!(folder = %self.shared.folder.display(), "the topic's writer panicked");
+                }
+            }
+            Writing::Caller(mut writer) => {
+                writer.write_queued();
+                writer.end();
+            }
+            Writing::Thread(_) | Writing::Ended => {}
         }
     }
 }

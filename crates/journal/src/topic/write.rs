@@ -108,38 +108,57 @@ impl Writer {
         let _close = CloseOnExit(shared.clone());
         let mut group = Vec::new();
         while self.take(&mut group) {
-            let start = shared.environment.clock.elapsed();
-            let bytes: usize = group.iter().map(|pending: &Pending| pending.batch.bytes()).sum();
-            match self.commit(&group) {
-                Ok(()) => {
-                    let mut offset = self.end - group.iter().map(|p| u64::from(p.batch.count)).sum::<u64>();
-                    for Pending { batch, done } in group.drain(..) {
-                        let range = offset..offset + u64::from(batch.count);
-                        offset = range.end;
-                        done(Ok(range));
-                    }
-                    for listener in shared.listeners.read().iter() {
-                        listener(self.end);
-                    }
-                    let took = shared.environment.clock.elapsed().saturating_sub(start).as_secs_f64();
-                    if took > 0.0 {
-                        let rate = bytes as f64 / took;
-                        let mut queue = shared.queue.lock();
-                        queue.rate = Some(queue.rate.map_or(rate, |before| before * 0.8 + rate * 0.2));
-                    }
+            self.write_group(&mut group);
+        }
+        self.end();
+    }
+
+    /// Writes all that is queued now.
+    pub(super) fn write_queued(&mut self) {
+        let mut group = Vec::new();
+        let shared = self.shared.clone();
+        while Self::take_queued(&mut shared.queue.lock(), &mut group) {
+            self.write_group(&mut group);
+        }
+    }
+
+    /// Makes a group durable, or not, and tells the callers.
+    fn write_group(&mut self, group: &mut Vec<Pending>) {
+        let shared = self.shared.clone();
+        let start = shared.environment.clock.elapsed();
+        let bytes: usize = group.iter().map(|pending: &Pending| pending.batch.bytes()).sum();
+        match self.commit(group) {
+            Ok(()) => {
+                let mut offset = self.end - group.iter().map(|p| u64::from(p.batch.count)).sum::<u64>();
+                for Pending { batch, done } in group.drain(..) {
+                    let range = offset..offset + u64::from(batch.count);
+                    offset = range.end;
+                    done(Ok(range));
                 }
-                Err(error) => {
-                    tracing::warn!(folder = %shared.folder.display(), %error, "an append failed");
-                    let error = AppendError::from(error);
-                    group.drain(..).for_each(|pending| (pending.done)(Err(error.clone())));
+                for listener in shared.listeners.read().iter() {
+                    listener(self.end);
+                }
+                let took = shared.environment.clock.elapsed().saturating_sub(start).as_secs_f64();
+                if took > 0.0 {
+                    let rate = bytes as f64 / took;
+                    let mut queue = shared.queue.lock();
+                    queue.rate = Some(queue.rate.map_or(rate, |before| before * 0.8 + rate * 0.2));
                 }
             }
-            if shared.queue.lock().pending.is_empty() {
-                self.segment.note_durable(self.end);
+            Err(error) => {
+                tracing::warn!(folder = %shared.folder.display(), %error, "an append failed");
+                let error = AppendError::from(error);
+                group.drain(..).for_each(|pending| (pending.done)(Err(error.clone())));
             }
         }
+        if shared.queue.lock().pending.is_empty() {
+            self.segment.note_durable(self.end);
+        }
+    }
+
+    /// Leaves a clean end that recovery can tell: the note behind the last batch.
+    pub(super) fn end(&mut self) {
         if !self.segment.suspect && self.segment.durable_to < self.segment.segment.len {
-            // The note behind the last batch: a clean end that recovery can tell.
             let _ = self.segment.sync();
         }
     }
@@ -154,6 +173,11 @@ impl Writer {
             queue.idle = true;
             self.shared.wake.wait(&mut queue);
         }
+        Self::take_queued(&mut queue, group)
+    }
+
+    /// Takes a group of appends; false when none is queued.
+    fn take_queued(queue: &mut Queue, group: &mut Vec<Pending>) -> bool {
         let mut bytes = 0;
         while let Some(next) = queue.pending.front() {
             if !group.is_empty() && bytes + next.batch.bytes() > GROUP_BYTES_MAX {
@@ -163,7 +187,7 @@ impl Writer {
             group.extend(queue.pending.pop_front());
         }
         queue.bytes -= bytes;
-        true
+        !group.is_empty()
     }
 
     /// Makes a group durable as one batch, or leaves the topic as it was.
