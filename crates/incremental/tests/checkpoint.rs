@@ -135,6 +135,26 @@ fn a_flipped_bit_is_found_and_the_file_is_named() {
 }
 
 #[test]
+fn a_bit_of_the_manifest_that_is_not_as_it_was_written_is_found_wherever_it_is() {
+    let folder = Path::new("/checkpoints");
+    let path = folder.join("manifest.json");
+    let (environment, simulator) = Environment::simulated(3);
+    let store = CheckpointStore::open(&environment, folder).unwrap();
+    let mut changes = StateChanges::default();
+    changes.put("a", b"key", Some(b"value"));
+    store.write(7, &mut changes, br#"{"where": 1}"#).unwrap();
+    let manifest = environment.storage.read(&path).unwrap();
+    for position in 0..manifest.len() as u64 * 8 {
+        simulator.flip(&path, position / 8, 1 << (position % 8));
+        let error = CheckpointStore::open(&environment, folder).err().map(|error| error.to_string());
+        assert!(error.as_ref().is_some_and(|error| error.contains("manifest.json")), "bit {position}: {error:?}");
+        simulator.flip(&path, position / 8, 1 << (position % 8));
+    }
+    let store = CheckpointStore::open(&environment, folder).unwrap();
+    assert_eq!(store.latest().unwrap(), Some((7, br#"{"where": 1}"#.to_vec())));
+}
+
+#[test]
 fn a_manifest_from_the_future_is_refused() {
     let folder = Path::new("/checkpoints");
     let (environment, simulator) = Environment::simulated(3);
