@@ -89,6 +89,48 @@ async fn changes_are_cut_by_epoch_and_a_later_schema_may_add_columns() {
     assert_eq!(found.count().await.unwrap(), 1);
 }
 
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target);
+        } else {
+            std::fs::copy(&source, &target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_landing_that_did_not_end_has_left_is_not_counted_beside_the_longer_one_that_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two, three) =
+        (delta(&[(1, "a", None, 1)]), delta(&[(1, "a", None, -1), (2, "b", None, 1)]), delta(&[(2, "b", None, -1)]));
+    let lake = open(&folder).await;
+    lake.land(1, vec![landing("totals", vec![(1, one.clone())])]).await.unwrap();
+    // The machine goes down when the table has the landing of epoch 2, before the commit that shows it.
+    let (shown, before) = (folder.path().join("weir_epochs"), folder.path().join(".before"));
+    copy(&shown, &before);
+    let both = vec![landing("totals", vec![(2, two.clone())]), landing("clicks", vec![(2, one.clone())])];
+    lake.land(2, both).await.unwrap();
+    drop(lake);
+    std::fs::remove_dir_all(&shown).unwrap();
+    std::fs::rename(&before, &shown).unwrap();
+
+    let lake = open(&folder).await;
+    assert_eq!(lake.landed(), 1);
+    // What epochs 2 and 3 did is one change of epoch 3 for the one, and still two for the other.
+    let sum = Delta::concat(&two.schema(), &[two.clone(), three.clone()]).unwrap().consolidate().unwrap();
+    let clicks = vec![(2, one.clone()), (3, two.clone())];
+    lake.land(3, vec![landing("totals", vec![(3, sum)]), landing("clicks", clicks)]).await.unwrap();
+    for lake in [lake, open(&folder).await] {
+        assert_eq!(lake.landed(), 3);
+        assert_eq!(sum_between(&lake, "totals", 0, 3).await, expected(&[&one, &two, &three]));
+        assert_eq!(sum_between(&lake, "clicks", 0, 3).await, expected(&[&one, &two]));
+        assert_eq!(sum_between(&lake, "clicks", 2, 3).await, expected(&[&two]));
+    }
+}
+
 #[tokio::test]
 async fn filters_and_projections_leave_the_right_rows() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,9 @@
 //!
 //! 1. What is landed is the `txn` version of `weir_epochs`; rows of later epochs, left in tables by a landing that
 //!    did not end, are not shown to readers.
-//! 2. Such a landing is repeated by the pipeline; tables that hold an epoch already are left as they are.
+//! 2. Such a landing is repeated by the pipeline, with what has come since, and may sum up its changes otherwise: a table that
+//!    holds the landing's epoch already is left as it is; from any other, rows that are not shown are taken away by the
+//!    commit that adds theirs again.
 //! 3. A relation's contents at a landed epoch are the sum of its rows up to it: layout changes keep every row.
 //!    Rows may cancel only up to the horizon, which is recorded as the `txn` version of `weir_horizon`.
 //! 4. No byte that storage changed is passed on: data files are checked as they are read ([`checked`]), logs when a
@@ -281,21 +283,26 @@ impl LakeHistory {
     async fn land_one(&self, epoch: EpochNumber, landing: Landing) -> Result<(), LakeError> {
         let handle = self.table_or_new(&landing.relation).await?;
         let schema = with_bookkeeping(&landing.schema);
-        let (store, held) = {
+        let landed_to = self.landed();
+        let (store, held, leftovers) = {
             let table = handle.lock().await;
             if let (Some(old), None) = (table.schema(), table.property(DROPPED_PROPERTY)) {
                 check_evolution(old, &schema)
                     .map_err(|error| LakeError::Schema(format!("{}: {error}", landing.relation)))?;
             }
-            (table.store(), table.txn(EPOCH_TXN) as u64)
+            let leftovers = table.files().filter(|file| file.epochs().1 > landed_to).map(|file| file.path.clone());
+            (table.store(), table.txn(EPOCH_TXN) as u64, leftovers.collect::<Vec<_>>())
         };
+        if held >= epoch {
+            return Ok(());
+        }
         let changes: Vec<(EpochNumber, Delta)> =
-            landing.changes.into_iter().filter(|(epoch, delta)| *epoch > held && !delta.is_empty()).collect();
+            landing.changes.into_iter().filter(|(_, delta)| !delta.is_empty()).collect();
         let writers = parts(changes).into_iter().map(|changes| self.write_part(store.clone(), &schema, changes));
         let added: Vec<DataFile> = futures::future::try_join_all(writers).await?.into_iter().flatten().collect();
         let mut table = handle.lock().await;
         let dropped = table.property(DROPPED_PROPERTY).is_some();
-        if added.is_empty() && table.version().is_some() && !dropped {
+        if added.is_empty() && leftovers.is_empty() && table.version().is_some() && !dropped {
             return Ok(());
         }
         let mut properties = Vec::new();
@@ -309,7 +316,16 @@ impl LakeHistory {
         let txns = vec![(EPOCH_TXN.to_owned(), epoch as i64)];
         let once = Some(epoch as i64);
         table
-            .commit(Commit { operation: "WRITE", schema, properties, added, txns, once, ..Default::default() })
+            .commit(Commit {
+                operation: "WRITE",
+                schema,
+                properties,
+                added,
+                removed: leftovers,
+                txns,
+                once,
+                ..Default::default()
+            })
             .await?;
         Ok(())
     }
