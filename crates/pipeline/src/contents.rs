@@ -270,7 +270,8 @@ impl Contents {
     /// Pins the published epoch.
     pub fn pin(&self) -> Snapshot {
         let inner = self.inner.read();
-        *self.pins.lock().entry(inner.epoch).or_default() += 1;
+        let pinned = inner.epoch.min(inner.landed);
+        *self.pins.lock().entry(pinned).or_default() += 1;
         let tails = inner.tails.iter().map(|(name, tail)| {
             let part = Pinned {
                 info: tail.info.clone(),
@@ -288,6 +289,7 @@ impl Contents {
             recomputed: inner.recomputed.clone(),
             checks: inner.checks.clone(),
             history: self.history.clone(),
+            pinned,
             pins: self.pins.clone(),
         }
     }
@@ -336,7 +338,7 @@ impl Contents {
         self.inner.read().landed
     }
 
-    /// The oldest epoch that a reader has pinned, or that a recomputed model shows though its inputs have changed since;
+    /// The oldest epoch up to which a reader reads history, or that a recomputed model shows though its inputs have changed since;
     /// otherwise the published one.
     pub fn oldest_pin(&self) -> EpochNumber {
         let inner = self.inner.read();
@@ -375,6 +377,9 @@ pub struct Snapshot {
     recomputed: BTreeMap<String, RecomputedAt>,
     checks: BTreeMap<String, CheckState>,
     history: Arc<dyn History>,
+    /// The epoch that history is read up to, and must not be merged above: the tails have what is newer, and what there takes
+    /// back a row of history must find it there.
+    pinned: EpochNumber,
     pins: Arc<Mutex<BTreeMap<EpochNumber, usize>>>,
 }
 
@@ -387,10 +392,10 @@ impl std::fmt::Debug for Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         let mut pins = self.pins.lock();
-        if let Some(count) = pins.get_mut(&self.epoch) {
+        if let Some(count) = pins.get_mut(&self.pinned) {
             *count -= 1;
             if *count == 0 {
-                pins.remove(&self.epoch);
+                pins.remove(&self.pinned);
             }
         }
     }
@@ -463,11 +468,13 @@ impl Snapshot {
             let changes = pinned.changes.iter().filter(|(of, _)| *of <= epoch).cloned().collect();
             (name.clone(), Pinned { changes, ..pinned.clone() })
         });
-        *self.pins.lock().entry(epoch).or_default() += 1;
+        let landed = self.landed.min(epoch);
+        *self.pins.lock().entry(landed).or_default() += 1;
         Snapshot {
             epoch,
             clock: computed.clock,
-            landed: self.landed.min(epoch),
+            landed,
+            pinned: landed,
             relations: relations.collect(),
             recomputed: self.recomputed.clone(),
             checks: self.checks.clone(),
