@@ -64,6 +64,12 @@ impl Core {
             }
             changes.extend(self.step(record.clock, &inputs)?);
             self.check_against_ledger(epoch, &record, &changes)?;
+            // Rows that were late or repeats are in no frame, and may have moved them.
+            for admission in &mut self.admissions {
+                if let Some(watermarks) = record.watermarks.get(admission.name.as_ref()) {
+                    admission.watermarks = watermarks.clone();
+                }
+            }
             self.finish(epoch, record, changes)?;
         }
         Ok(())
