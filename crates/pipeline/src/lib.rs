@@ -16,6 +16,7 @@ pub mod feed;
 pub mod frames;
 pub mod history;
 pub mod input;
+pub mod intake;
 pub mod keyed;
 pub mod ledger;
 pub mod measure;

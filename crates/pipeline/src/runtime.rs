@@ -21,11 +21,12 @@ use self::read_ahead::ReadAhead;
 use crate::EpochNumber;
 use crate::activity::Activity;
 use crate::copies::Copies;
-use crate::core::{CommitError, Core, EpochInput, EpochPart, EpochReport, PipelineError, ReplayPart};
+use crate::core::{CommitError, Core, EpochInput, EpochReport, PipelineError, ReplayPart};
 use crate::feed::{self, FeedSpec, FeedStatus, SharedFeedStatus};
-use crate::input::{Cursor, InputRef};
+use crate::input::InputRef;
+use crate::intake::Intake;
 use crate::notify::DeliveryFailures;
-use crate::prepare::{PreparedChunk, PreparedPoll, SourceReader};
+use crate::prepare::{PreparedPoll, SourceReader};
 use crate::recompute::{Ended, Recomputations, Recomputed};
 use crate::spec::LoopSettings;
 
@@ -145,15 +146,6 @@ enum News {
 const POLLS_AHEAD: usize = 2;
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// A poll in the queue and how much of it is taken.
-struct Queued {
-    input: usize,
-    chunks: VecDeque<PreparedChunk>,
-    taken: u64,
-    before: Cursor,
-    after: Cursor,
-}
-
 /// Runs to the end that `mode` names; `stop` ends it cleanly.
 pub async fn run(
     mut run: Run,
@@ -192,17 +184,17 @@ pub async fn run(
 
     let mut readers = Vec::new();
     let mut inputs = Vec::new();
-    let mut skips = Vec::new();
-    let mut cursors = Vec::new();
+    let mut intake = Intake::default();
     for (index, (name, (input, sources))) in run.inputs.into_iter().enumerate() {
         let position = run.core.last().inputs.get(&name).cloned().unwrap_or_default();
+        intake.add_input(&name, &position);
         let (ahead, mut queue) = mpsc::channel(POLLS_AHEAD);
         let reader = ReadAhead {
             index,
             name: name.clone(),
             input: input.clone(),
             readers: sources,
-            cursor: position.cursor.clone(),
+            cursor: position.cursor,
             bytes_max: run.settings.poll_bytes_max,
             mode,
             progress: run.progress.clone(),
@@ -218,8 +210,6 @@ pub async fn run(
                 }
             }
         }));
-        cursors.push(position.cursor);
-        skips.push(position.skip);
         inputs.push((name, input));
     }
     let forward = news_sender.clone();
@@ -244,10 +234,7 @@ pub async fn run(
         progress: run.progress.clone(),
         open: inputs.len(),
         inputs,
-        cursors,
-        skips,
-        queue: VecDeque::new(),
-        queued_rows: 0,
+        intake,
         chores: chore_sender,
         checkpointing: false,
         landed_at: Duration::ZERO,
@@ -325,10 +312,8 @@ struct Loop {
     progress: Arc<Progress>,
     inputs: Vec<(String, InputRef)>,
     open: usize,
-    cursors: Vec<Cursor>,
-    skips: Vec<u64>,
-    queue: VecDeque<Queued>,
-    queued_rows: usize,
+    /// Numbered as `inputs`.
+    intake: Intake,
     chores: mpsc::Sender<Chore>,
     checkpointing: bool,
     landed_at: Duration,
@@ -361,7 +346,7 @@ impl Loop {
             while let Ok(done) = ended.try_recv() {
                 self.recomputed(done);
             }
-            while self.queued_rows < self.settings.epoch_rows_max
+            while self.intake.rows() < self.settings.epoch_rows_max
                 && let Ok(item) = news.try_recv()
             {
                 self.take(item).await?;
@@ -381,10 +366,10 @@ impl Loop {
                 self.answer(ask, &mut stop).await?;
                 continue;
             }
-            if !self.queue.is_empty() {
+            if !self.intake.is_empty() {
                 let since = self.environment.clock.elapsed().saturating_sub(self.epoch_at);
                 let rest = self.settings.epoch_interval_min.saturating_sub(since);
-                if self.mode == RunMode::Until && self.queued_rows < self.settings.epoch_rows_max && !rest.is_zero() {
+                if self.mode == RunMode::Until && self.intake.rows() < self.settings.epoch_rows_max && !rest.is_zero() {
                     tokio::select! {
                         item = news.recv() => if let Some(item) = item { self.take(item).await? },
                         () = tokio::time::sleep(rest) => {}
@@ -396,7 +381,8 @@ impl Loop {
                     }
                 }
                 self.epoch_at = self.environment.clock.elapsed();
-                let input = EpochInput { parts: self.gather(), ..EpochInput::default() };
+                let input =
+                    EpochInput { parts: self.intake.gather(self.settings.epoch_rows_max), ..EpochInput::default() };
                 self.epoch(input, &mut stop).await?;
                 continue;
             }
@@ -496,24 +482,7 @@ impl Loop {
 
     async fn take(&mut self, item: News) -> Result<(), PipelineError> {
         match item {
-            News::Poll { input, poll } => {
-                let PreparedPoll { chunks, polled } = poll;
-                let mut chunks: VecDeque<PreparedChunk> = chunks.into();
-                // Records that epochs before the start have taken out of the middle of this poll.
-                let mut taken = 0;
-                let skip = std::mem::take(&mut self.skips[input]);
-                while taken < skip {
-                    let Some(first) = chunks.pop_front() else { break };
-                    let count = (skip - taken).min(first.len() as u64);
-                    taken += count;
-                    if count < first.len() as u64 {
-                        chunks.push_front(first.part(count as u32, first.len() as u32));
-                    }
-                }
-                self.queued_rows += chunks.iter().map(PreparedChunk::len).sum::<usize>();
-                let before = std::mem::replace(&mut self.cursors[input], polled.cursor.clone());
-                self.queue.push_back(Queued { input, chunks, taken, before, after: polled.cursor });
-            }
+            News::Poll { input, poll } => self.intake.push(input, poll),
             News::End { failure } => {
                 self.open -= 1;
                 if self.failure.is_none() {
@@ -523,49 +492,6 @@ impl Loop {
             News::Control(ask) => self.controls.push_back(ask),
         }
         Ok(())
-    }
-
-    /// Takes rows from the queue, up to an epoch's worth.
-    fn gather(&mut self) -> Vec<EpochPart> {
-        let mut parts: Vec<EpochPart> = Vec::new();
-        let mut room = self.settings.epoch_rows_max;
-        while room > 0
-            && let Some(mut poll) = self.queue.pop_front()
-        {
-            let mut chunks = Vec::new();
-            while room > 0
-                && let Some(chunk) = poll.chunks.pop_front()
-            {
-                if chunk.len() <= room {
-                    room -= chunk.len();
-                    self.queued_rows -= chunk.len();
-                    poll.taken += chunk.len() as u64;
-                    chunks.push(chunk);
-                } else {
-                    chunks.push(chunk.part(0, room as u32));
-                    let rest = chunk.part(room as u32, chunk.len() as u32);
-                    poll.chunks.push_front(rest);
-                    self.queued_rows -= room;
-                    poll.taken += room as u64;
-                    room = 0;
-                }
-            }
-            let name = self.inputs[poll.input].0.clone();
-            let done = poll.chunks.is_empty();
-            let (cursor, skip) = if done { (poll.after.clone(), 0) } else { (poll.before.clone(), poll.taken) };
-            match parts.iter_mut().find(|p| p.input == name) {
-                Some(part) => {
-                    part.chunks.extend(chunks);
-                    part.cursor = cursor;
-                    part.skip = skip;
-                }
-                None => parts.push(EpochPart { input: name, chunks, cursor, skip }),
-            }
-            if !done {
-                self.queue.push_front(poll);
-            }
-        }
-        parts
     }
 
     async fn epoch(
