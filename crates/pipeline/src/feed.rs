@@ -67,13 +67,19 @@ pub struct FeedStatus {
 pub type SharedFeedStatus = Arc<Mutex<FeedStatus>>;
 
 /// What a step came to.
-enum Step {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
     /// The sink holds a later epoch than before.
     Forward,
     /// There is nothing to do until something changes.
     Nothing,
     /// It holds an earlier epoch on purpose.
-    Held(String),
+    Held,
+    /// It did not work; a person has to do something when it was refused.
+    Failed {
+        /// Whether a person has to do something.
+        refused: bool,
+    },
 }
 
 /// Why a step did not work.
@@ -97,76 +103,163 @@ impl From<ContentsError> for Failure {
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// A sink and how far it is, brought forward one step at a time.
+#[derive(Debug)]
+pub struct Feeder {
+    spec: FeedSpec,
+    contents: Arc<Contents>,
+    status: SharedFeedStatus,
+    cursor: Option<EpochNumber>,
+    /// Whether the destination has said what it holds since the last failure.
+    known: bool,
+    /// The epoch that the destination held though there was none such yet.
+    ahead: Option<EpochNumber>,
+}
+
+impl Feeder {
+    /// The destination is not asked yet.
+    pub fn new(spec: FeedSpec, contents: Arc<Contents>, status: SharedFeedStatus) -> Self {
+        Self { spec, contents, status, cursor: None, known: false, ahead: None }
+    }
+
+    /// The epoch that the destination holds, as far as it is known.
+    pub fn cursor(&self) -> Option<EpochNumber> {
+        self.cursor
+    }
+
+    /// The same where it is an epoch of this history.
+    fn held_epoch(&self) -> Option<EpochNumber> {
+        self.cursor.filter(|_| self.cursor != self.ahead)
+    }
+
+    /// Brings the sink to the newest epoch, if it can be, and tells the status.
+    pub async fn advance(&mut self) -> Step {
+        let step = match self.step().await {
+            Ok(step) => step,
+            Err(failure) => {
+                let (message, refused) = match failure {
+                    Failure::Sink(SinkError::Refused(message)) => (message, true),
+                    Failure::Sink(SinkError::Retry(message)) => (message, false),
+                    Failure::Contents(error) => (error.to_string(), false),
+                };
+                tracing::warn!(sink = self.spec.name, %message, refused, "the sink did not take a change");
+                let mut status = self.status.lock();
+                status.failure = Some(message);
+                status.refused = refused;
+                // What the destination holds after a failure is asked anew.
+                self.known = false;
+                Step::Failed { refused }
+            }
+        };
+        if step == Step::Forward {
+            let mut status = self.status.lock();
+            status.cursor = self.cursor;
+            status.failure = None;
+            status.refused = false;
+            status.held = false;
+        }
+        step
+    }
+
+    fn held(&self, reason: String) -> Step {
+        let mut status = self.status.lock();
+        status.failure = Some(reason);
+        status.held = true;
+        Step::Held
+    }
+
+    async fn step(&mut self) -> Result<Step, Failure> {
+        let spec = &mut self.spec;
+        if !self.known {
+            self.cursor = spec.sink.cursor().await?;
+            self.known = true;
+            self.status.lock().cursor = self.cursor;
+        }
+        let snapshot = self.contents.pin();
+        if self.cursor.is_some_and(|held| held > snapshot.epoch) {
+            self.ahead = self.cursor;
+        }
+        if let Some(held) = self.ahead
+            && self.cursor == Some(held)
+            && !spec.reload_ahead
+        {
+            // It stays so when the epochs get there: what it holds is of a history that this folder does not have.
+            return Err(Failure::Sink(SinkError::Refused(format!(
+                "the destination holds epoch {held}, which this folder had not reached when it started: the folder is older \
+                 than the destination, or another one. `weir doctor` says more; `weir run --reload-ahead` loads the \
+                 destination anew from this folder"
+            ))));
+        }
+        if self.cursor == Some(snapshot.epoch) {
+            return Ok(Step::Nothing);
+        }
+        if spec.hold_on_error && has_errors(&snapshot, &spec.relation).await? {
+            return Ok(self.held(format!("`{}` has errors: the last good epoch is held", self.spec.relation)));
+        }
+        let held = spec.held_by.iter().find_map(|(name, check)| {
+            let state = snapshot.check(name);
+            if state.is_open() {
+                return Some(format!("`{name}` is violated: the epoch before is held"));
+            }
+            // Its rows came from history, and the next epoch judges them.
+            let judged = state.is_judged(check, snapshot.totals(name).rows);
+            (!judged).then(|| format!("`{name}` is not judged yet: the epoch before is held"))
+        });
+        if let Some(reason) = held {
+            return Ok(self.held(reason));
+        }
+        let changes = match self.cursor {
+            Some(after) if after < snapshot.epoch => snapshot.changes_since(&spec.relation, after).await?,
+            // A destination that is ahead of us was written by a history that this folder does not have.
+            Some(_) | None => None,
+        };
+        match changes {
+            Some(delta) => {
+                let delta = restrict(spec, delta)?;
+                let count = delta.weights.values().iter().map(|w| w.unsigned_abs()).sum::<u64>();
+                spec.sink.apply(snapshot.epoch, &delta).await?;
+                self.status.lock().changes += count;
+            }
+            None => {
+                reload(spec, &snapshot).await?;
+                self.status.lock().reloads += 1;
+            }
+        }
+        self.cursor = Some(snapshot.epoch);
+        Ok(Step::Forward)
+    }
+}
+
 /// Runs until `until` says an epoch and the sink holds it, or `stop` turns true.
 ///
 /// Returns whether the sink holds the epoch that was asked for.
 pub async fn run(
-    mut spec: FeedSpec,
+    spec: FeedSpec,
     contents: Arc<Contents>,
     status: SharedFeedStatus,
     mut until: watch::Receiver<Option<EpochNumber>>,
     mut stop: watch::Receiver<bool>,
 ) -> bool {
     let mut published = contents.subscribe();
-    let mut cursor: Option<EpochNumber> = None;
-    let mut known = false;
-    let mut ahead = None;
+    let mut feeder = Feeder::new(spec, contents, status);
     let mut delay = RETRY_FIRST;
     loop {
-        // An epoch of another history is none that was asked for.
-        let held = cursor.filter(|_| cursor != ahead);
         if *stop.borrow() {
-            return until.borrow().is_none_or(|epoch| held.is_some_and(|held| held >= epoch));
+            return until.borrow().is_none_or(|epoch| feeder.held_epoch().is_some_and(|held| held >= epoch));
         }
-        if let (Some(target), Some(held)) = (*until.borrow(), held)
+        if let (Some(target), Some(held)) = (*until.borrow(), feeder.held_epoch())
             && held >= target
         {
             return true;
         }
-        let (epoch, _) = contents.now();
-        let step = if known && cursor == Some(epoch) {
-            None
-        } else {
-            Some(step(&mut spec, &contents, &mut cursor, &mut known, &mut ahead, &status).await)
-        };
-        match step {
-            Some(Ok(Step::Forward)) => {
+        match feeder.advance().await {
+            Step::Forward => {
                 delay = RETRY_FIRST;
-                let mut status = status.lock();
-                status.cursor = cursor;
-                status.failure = None;
-                status.refused = false;
-                status.held = false;
                 continue;
             }
-            Some(Ok(Step::Held(reason))) => {
-                {
-                    let mut status = status.lock();
-                    status.failure = Some(reason);
-                    status.held = true;
-                }
-                // No more comes that could clear it.
-                if until.borrow().is_some() {
-                    return false;
-                }
-            }
-            Some(Err(failure)) => {
-                let (message, refused) = match failure {
-                    Failure::Sink(SinkError::Refused(message)) => (message, true),
-                    Failure::Sink(SinkError::Retry(message)) => (message, false),
-                    Failure::Contents(error) => (error.to_string(), false),
-                };
-                tracing::warn!(sink = spec.name, %message, refused, "the sink did not take a change");
-                {
-                    let mut status = status.lock();
-                    status.failure = Some(message);
-                    status.refused = refused;
-                }
-                if refused && until.borrow().is_some() {
-                    return false;
-                }
-                // What the destination holds after a failure is asked anew.
-                known = false;
+            // No more comes that could clear it.
+            Step::Held | Step::Failed { refused: true } if until.borrow().is_some() => return false,
+            Step::Failed { .. } => {
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}
                     _ = stop.changed() => {}
@@ -174,7 +267,7 @@ pub async fn run(
                 delay = (delay * 2).min(RETRY_MAX);
                 continue;
             }
-            Some(Ok(Step::Nothing)) | None => {}
+            Step::Held | Step::Nothing => {}
         }
         tokio::select! {
             changed = published.changed() => if changed.is_err() { return false },
@@ -182,72 +275,6 @@ pub async fn run(
             _ = until.changed() => {}
         }
     }
-}
-
-/// One step: to the newest epoch.
-async fn step(
-    spec: &mut FeedSpec,
-    contents: &Arc<Contents>,
-    cursor: &mut Option<EpochNumber>,
-    known: &mut bool,
-    ahead: &mut Option<EpochNumber>,
-    status: &SharedFeedStatus,
-) -> Result<Step, Failure> {
-    if !*known {
-        *cursor = spec.sink.cursor().await?;
-        *known = true;
-        status.lock().cursor = *cursor;
-    }
-    let snapshot = contents.pin();
-    if cursor.is_some_and(|held| held > snapshot.epoch) {
-        *ahead = *cursor;
-    }
-    if let Some(held) = *ahead
-        && *cursor == Some(held)
-        && !spec.reload_ahead
-    {
-        // It stays so when the epochs get there: what it holds is of a history that this folder does not have.
-        return Err(Failure::Sink(SinkError::Refused(format!(
-            "the destination holds epoch {held}, which this folder had not reached when it started: the folder is older than \
-             the destination, or another one. `weir doctor` says more; `weir run --reload-ahead` loads the destination anew \
-             from this folder"
-        ))));
-    }
-    if *cursor == Some(snapshot.epoch) {
-        return Ok(Step::Nothing);
-    }
-    if spec.hold_on_error && has_errors(&snapshot, &spec.relation).await? {
-        return Ok(Step::Held(format!("`{}` has errors: the last good epoch is held", spec.relation)));
-    }
-    for (name, check) in &spec.held_by {
-        let state = snapshot.check(name);
-        if state.is_open() {
-            return Ok(Step::Held(format!("`{name}` is violated: the epoch before is held")));
-        }
-        // Its rows came from history, and the next epoch judges them.
-        if !state.is_judged(check, snapshot.totals(name).rows) {
-            return Ok(Step::Held(format!("`{name}` is not judged yet: the epoch before is held")));
-        }
-    }
-    let changes = match *cursor {
-        Some(after) if after < snapshot.epoch => snapshot.changes_since(&spec.relation, after).await?,
-        // A destination that is ahead of us was written by a history that this folder does not have.
-        Some(_) | None => None,
-    };
-    match changes {
-        Some(delta) => {
-            let delta = restrict(spec, delta)?;
-            let count = delta.weights.values().iter().map(|w| w.unsigned_abs()).sum::<u64>();
-            spec.sink.apply(snapshot.epoch, &delta).await?;
-            status.lock().changes += count;
-        }
-        None => {
-            reload(spec, &snapshot).await?;
-            status.lock().reloads += 1;
-        }
-    }
-    *cursor = Some(snapshot.epoch);
-    Ok(Step::Forward)
 }
 
 async fn reload(spec: &mut FeedSpec, snapshot: &Snapshot) -> Result<(), Failure> {
