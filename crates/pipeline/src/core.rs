@@ -183,9 +183,11 @@ impl Core {
     ) -> Result<Self, PipelineError> {
         let with_models = matches!(origin, Origin::Checkpoint);
         let rebuilding = matches!(origin, Origin::Fresh);
-        let journal =
-            EpochJournal::open(environment, spec.folder.join(folders::JOURNAL), EpochJournalOptions::default())?;
-        let ledger = Ledger::open(environment, spec.folder.join(folders::LEDGER), LedgerOptions::default())?;
+        let segment_bytes = spec.settings.segment_bytes;
+        let options = EpochJournalOptions { segment_bytes, ..EpochJournalOptions::default() };
+        let journal = EpochJournal::open(environment, spec.folder.join(folders::JOURNAL), options)?;
+        let options = LedgerOptions { segment_bytes, ..LedgerOptions::default() };
+        let ledger = Ledger::open(environment, spec.folder.join(folders::LEDGER), options)?;
         let ledger = Arc::new(Mutex::new(ledger));
         let mut dataflow = spec.dataflow(&environment.workers)?;
         dataflow.measure(stopwatch(environment));

@@ -106,6 +106,8 @@ pub struct LoopSettings {
     pub tail_bytes_max: usize,
     /// Time between two upkeeps of the lake.
     pub maintenance_interval: Duration,
+    /// Length of a segment of the epoch journal and of the ledger, bytes: the least that is freed at once.
+    pub segment_bytes: u64,
     /// Memory of one recomputation of a model, bytes; what can spill does beyond it.
     pub recompute_memory_max: usize,
 }
@@ -121,6 +123,7 @@ impl Default for LoopSettings {
             epoch_interval_min: Duration::from_millis(20),
             tail_bytes_max: 128 << 20,
             maintenance_interval: Duration::from_secs(600),
+            segment_bytes: 64 << 20,
             recompute_memory_max: 1 << 30,
         }
     }
