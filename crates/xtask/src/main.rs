@@ -4,6 +4,7 @@ mod bench;
 mod docs;
 mod picture;
 mod run;
+mod simulate;
 mod source;
 mod test;
 mod tidy;
@@ -21,6 +22,8 @@ cargo xtask COMMAND
   picture                  runs the demo and draws it into docs/demo.svg
   kill [--count N] [--seed N]
                            kills a run at random moments and looks for anything missing or there twice
+  simulate [--seeds N] [--from S] [--hours H] [--replay SEED] [--bug NAME] [--threads N] [--keep-going]
+                           whole pipelines under injected faults, one seed after the other, from a release build
   bench [NAME ...]         the figures of bench/README.md as ratios, from a release build
 ";
 
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         ["docs", "--check"] => docs::run(docs::Mode::Check),
         ["picture"] => picture::run(),
         ["kill", options @ ..] => test::kill(options),
+        ["simulate", options @ ..] => simulate::run(options),
         ["bench", names @ ..] => bench::run(names),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
