@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use weir_connectors::sources::beacon::BeaconInput;
 use weir_environment::{Environment, Lock};
-use weir_incremental::Relation;
 use weir_incremental::checkpoint::CheckpointStore;
 use weir_journal::Topic;
 use weir_journal::topic::TopicOptions;
@@ -180,8 +179,8 @@ impl Process {
 
 fn feeder(sink: &Following, core: &Core) -> (Feeder, SharedFeedStatus) {
     let status = Arc::new(Mutex::new(FeedStatus::default()));
-    let checks = core.spec().checks().map(|(name, _)| name.clone());
-    let held_by: Vec<Relation> = checks.filter(|name| sink.held && name.as_ref() == UNPRICED).collect();
+    let checks = core.spec().checks().filter(|(name, _)| sink.held && name.as_ref() == UNPRICED);
+    let held_by = checks.map(|(name, check)| (name.clone(), check.clone())).collect();
     let spec = FeedSpec {
         name: sink.relation.into(),
         relation: sink.relation.into(),
@@ -189,6 +188,7 @@ fn feeder(sink: &Following, core: &Core) -> (Feeder, SharedFeedStatus) {
         where_sql: None,
         hold_on_error: false,
         held_by,
+        reload_ahead: false,
         sink: Box::new(SimulatedSink(sink.destination.clone())),
     };
     (Feeder::new(spec, core.contents().clone(), status.clone()), status)

@@ -132,6 +132,7 @@ fn source(name: &str, input: &str, columns: Vec<Column>, kind: Option<&str>, tim
         deleted: None,
         dedupe: None,
         quarantine_share_max: None,
+        measures: Vec::new(),
     }
 }
 
@@ -187,8 +188,9 @@ fn compile(choice: Choice) -> PipelineSpec {
             grace: Duration::ZERO,
             message: None,
             holds: Vec::new(),
+            notify: Vec::new(),
         });
-        compiled.push(ModelSpec { plan, key, hold_on_error: false, recompute_interval, check });
+        compiled.push(ModelSpec { plan, key, hold_on_error: false, recompute_interval, check, measures: Vec::new() });
     }
     PipelineSpec {
         folder: FOLDER.into(),
