@@ -297,3 +297,39 @@ fn a_state_that_starts_over_has_nothing_of_what_was() {
     let expected = [("a", b"y"), ("b", b"x"), ("b", b"y")].map(|(state, key)| (state.to_owned(), key.to_vec()));
     assert_eq!(keys, expected);
 }
+
+#[test]
+fn a_crash_after_a_commit_that_failed_finds_one_checkpoint_or_the_other_whole() {
+    let folder = Path::new("/checkpoints");
+    let mut failures = 0;
+    for (seed, fail, down) in
+        (0..4).flat_map(|seed| (0..14).flat_map(move |fail| (0..14).map(move |down| (seed, fail, down))))
+    {
+        let (environment, simulator) = Environment::simulated(seed);
+        let store = CheckpointStore::open(&environment, folder).unwrap();
+        let write = |epoch: u64| {
+            let mut changes = StateChanges::default();
+            changes.put("a", b"key", Some(format!("value {epoch}").repeat(epoch as usize).as_bytes()));
+            store.write(epoch, &mut changes, b"{}")
+        };
+        write(1).unwrap();
+        simulator.fail_at(simulator.operations() + fail, 1, std::io::ErrorKind::Other);
+        failures += usize::from(write(2).is_err());
+        simulator.clear_faults();
+        simulator.go_down_at(simulator.operations() + down);
+        let _ = write(3);
+        let environment = simulator.crash();
+        let told = format!("seed {seed}, {fail} fails, down at {down}");
+        let store = CheckpointStore::open(&environment, folder).unwrap_or_else(|error| panic!("{told}: {error}"));
+        let (epoch, _) = store.latest().unwrap().unwrap();
+        let mut values = Vec::new();
+        store
+            .restore("a", &mut |_, value| {
+                values.push(String::from_utf8(value.to_vec()).unwrap());
+                Ok(())
+            })
+            .unwrap_or_else(|error| panic!("{told}: {error}"));
+        assert_eq!(values, [format!("value {epoch}").repeat(epoch as usize)], "{told}");
+    }
+    assert!(failures > 20, "{failures}");
+}

@@ -116,6 +116,8 @@ impl CheckpointStore {
         let store = Self(Arc::new(shared));
         // Without a manifest nothing is known to be left over: it may be what is missing.
         if has_manifest {
+            // The manifest that is seen may be one whose name is not durable yet; what the one before needs stays until it is.
+            storage.sync_dir(folder).map_err(|e| failed("sync", folder, &e))?;
             store.remove_leftovers()?;
         }
         Ok(store)
@@ -188,6 +190,8 @@ impl CheckpointStore {
     fn create_run(&self, current: &mut Current) -> Result<RunWriter, EngineError> {
         let writer = RunWriter::create(&self.0.environment, &self.0.folder, current.next_run)?;
         current.next_run += 1;
+        // Whatever becomes of it: a manifest that names it may be on disk though its commit failed, and a crash may bring it up.
+        self.0.current.lock().next_run = current.next_run;
         Ok(writer)
     }
 
