@@ -60,18 +60,6 @@ impl Mode {
             other => return plan_err!("match_rows() knows one or many to one or many, and not `{other}`"),
         })
     }
-
-    /// Whether all rows of a key may be one match.
-    fn takes(self, lefts: usize, rights: usize) -> bool {
-        lefts > 0
-            && rights > 0
-            && match self {
-                Self::OneToOne => lefts == 1 && rights == 1,
-                Self::OneToMany => lefts == 1,
-                Self::ManyToOne => rights == 1,
-                Self::ManyToMany => true,
-            }
-    }
 }
 
 impl ScalarUDFImpl for MatchRows {
@@ -88,6 +76,9 @@ impl ScalarUDFImpl for MatchRows {
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        if arguments.scalar_arguments.iter().skip(1).any(Option::is_none) {
+            return plan_err!("match_rows() takes its mode, tolerance and time as constants, the same for all rows");
+        }
         let fields = row_fields(arguments.arg_fields[0].data_type())?;
         let item = Field::new_list_field(DataType::Struct(found_fields(&fields)?), true);
         Ok(Arc::new(Field::new(self.name(), DataType::List(Arc::new(item)), true)))
@@ -126,7 +117,7 @@ fn scalar(argument: &ColumnarValue) -> Result<Option<ScalarValue>> {
     match argument {
         ColumnarValue::Scalar(value) if value.is_null() => Ok(None),
         ColumnarValue::Scalar(value) => Ok(Some(value.clone())),
-        // Batches of one key come as arrays of one value.
+        // A constant that was spread over the rows.
         ColumnarValue::Array(values) if values.is_empty() => Ok(None),
         ColumnarValue::Array(values) => {
             Ok(Some(ScalarValue::try_from_array(values, 0)?).filter(|value| !value.is_null()))
@@ -253,6 +244,9 @@ impl Rows {
         let within = match within {
             None => None,
             Some(within) => match within.cast_to(&DataType::Int64)? {
+                ScalarValue::Int64(Some(micros)) if micros < 0 => {
+                    return plan_err!("a time of {micros} µs is no bound");
+                }
                 ScalarValue::Int64(micros) => micros,
                 _ => None,
             },
@@ -269,8 +263,9 @@ impl Rows {
         match mode {
             _ if lefts.is_empty() || rights.is_empty() => Ok(()),
             Mode::OneToOne => self.pair(&lefts, &rights, found),
-            _ if mode.takes(lefts.len(), rights.len()) => self.group(&lefts, &rights, found),
-            _ => Ok(()),
+            Mode::OneToMany if lefts.len() > 1 => Ok(()),
+            Mode::ManyToOne if rights.len() > 1 => Ok(()),
+            _ => self.group(&lefts, &rights, found),
         }
     }
 
@@ -309,13 +304,24 @@ impl Rows {
     /// All of them, when their sums agree.
     fn group(&self, lefts: &[u32], rights: &[u32], found: &mut Found) -> Result<()> {
         let Some(difference) = self.amounts.difference(lefts, rights)? else { return Ok(()) };
-        if lefts.iter().any(|&left| rights.iter().any(|&right| self.apart(left, right).is_none())) {
+        if !self.close(lefts, rights) {
             return Ok(());
         }
         for place in 0..lefts.len().max(rights.len()) {
             found.push(lefts[0], place, lefts.get(place).copied(), rights.get(place).copied(), difference);
         }
         Ok(())
+    }
+
+    /// Whether each of the left rows is as close in time to each of the right ones as it must be.
+    fn close(&self, lefts: &[u32], rights: &[u32]) -> bool {
+        let (Some(times), Some(within)) = (&self.times, self.within) else { return true };
+        let span = |rows: &[u32]| {
+            let times: Option<Vec<i64>> = rows.iter().map(|&row| times[row as usize]).collect();
+            times.and_then(|times| Some((*times.iter().min()?, *times.iter().max()?)))
+        };
+        let (Some(left), Some(right)) = (span(lefts), span(rights)) else { return false };
+        left.1.saturating_sub(right.0).max(right.1.saturating_sub(left.0)) <= within
     }
 
     /// How far apart two rows are in time, µs; None when it is further than they may be.
@@ -362,6 +368,17 @@ impl Rows {
 
 impl Amounts {
     fn new(amounts: &ArrayRef, tolerance: Option<ScalarValue>) -> Result<Self> {
+        let amounts = Self::within(amounts, tolerance)?;
+        match &amounts {
+            Self::Whole { tolerance, .. } if *tolerance < 0 => plan_err!("a tolerance is not less than nothing"),
+            Self::Float { tolerance, .. } if *tolerance < 0.0 || tolerance.is_nan() => {
+                plan_err!("a tolerance is not less than nothing")
+            }
+            _ => Ok(amounts),
+        }
+    }
+
+    fn within(amounts: &ArrayRef, tolerance: Option<ScalarValue>) -> Result<Self> {
         Ok(match amounts.data_type() {
             DataType::Decimal128(_, scale) => {
                 let tolerance = match tolerance {
@@ -399,7 +416,7 @@ impl Amounts {
             Self::Unknown => Some(Distance::None),
             Self::Whole { values, tolerance } => {
                 let distance = values[left as usize]?.checked_sub(values[right as usize]?)?;
-                (distance.unsigned_abs() <= tolerance.unsigned_abs()).then_some(Distance::Whole(distance))
+                (distance.abs() <= *tolerance).then_some(Distance::Whole(distance))
             }
             Self::Float { values, tolerance } => {
                 let distance = values[left as usize]? - values[right as usize]?;
@@ -428,7 +445,7 @@ impl Amounts {
                 let Some(difference) = left.checked_sub(right) else {
                     return exec_err!("the difference of two sums is too large");
                 };
-                let agrees = difference.unsigned_abs() <= tolerance.unsigned_abs();
+                let agrees = difference.abs() <= *tolerance;
                 Ok(agrees.then_some(Distance::Whole(difference)))
             }
             Self::Float { values, tolerance } => {
@@ -529,6 +546,14 @@ mod tests {
                 by_definition(&rows, tolerance, within),
                 "{rows:?} within {tolerance}, {within:?}"
             );
+            let (rights, lefts): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|row| row.0);
+            let sum = |side: &[(bool, i128, i64)]| side.iter().map(|row| row.1).sum::<i128>();
+            let apart = |l: &(bool, i128, i64), r: &(bool, i128, i64)| l.2.abs_diff(r.2) as i64;
+            let all_close = lefts.iter().all(|l| rights.iter().all(|r| within.is_none_or(|most| apart(l, r) <= most)));
+            let agree = (sum(&lefts) - sum(&rights)).abs() <= tolerance && !lefts.is_empty() && !rights.is_empty();
+            let found = matched(Mode::ManyToMany, &rows, tolerance, within);
+            let expected = if agree && all_close { lefts.len().max(rights.len()) } else { 0 };
+            assert_eq!(found.len(), expected, "{rows:?} within {tolerance}, {within:?}");
         }
     }
 }
