@@ -151,7 +151,7 @@ impl Feeder {
                 Step::Failed { refused }
             }
         };
-        if step == Step::Forward {
+        if matches!(step, Step::Forward | Step::Nothing) {
             let mut status = self.status.lock();
             status.cursor = self.cursor;
             status.failure = None;
@@ -190,7 +190,9 @@ impl Feeder {
                  destination anew from this folder"
             ))));
         }
-        if self.cursor == Some(snapshot.epoch) {
+        // What it holds of another history is not continued, however far the epochs have come.
+        let foreign = self.ahead.is_some() && self.cursor == self.ahead;
+        if self.cursor == Some(snapshot.epoch) && !foreign {
             return Ok(Step::Nothing);
         }
         if spec.hold_on_error && has_errors(&snapshot, &spec.relation).await? {
@@ -209,8 +211,7 @@ impl Feeder {
             return Ok(self.held(reason));
         }
         let changes = match self.cursor {
-            Some(after) if after < snapshot.epoch => snapshot.changes_since(&spec.relation, after).await?,
-            // A destination that is ahead of us was written by a history that this folder does not have.
+            Some(after) if after < snapshot.epoch && !foreign => snapshot.changes_since(&spec.relation, after).await?,
             Some(_) | None => None,
         };
         match changes {
@@ -226,6 +227,7 @@ impl Feeder {
             }
         }
         self.cursor = Some(snapshot.epoch);
+        self.ahead = None;
         Ok(Step::Forward)
     }
 }
@@ -267,7 +269,8 @@ pub async fn run(
                 delay = (delay * 2).min(RETRY_MAX);
                 continue;
             }
-            Step::Held | Step::Nothing => {}
+            Step::Nothing => delay = RETRY_FIRST,
+            Step::Held => {}
         }
         tokio::select! {
             changed = published.changed() => if changed.is_err() { return false },

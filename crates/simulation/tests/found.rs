@@ -2,18 +2,26 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use datafusion::execution::SendableRecordBatchStream;
+use parking_lot::Mutex;
 use weir_connectors::sources::beacon::{EventLog, Submission};
 use weir_environment::{Environment, Simulator};
+use weir_incremental::Delta;
+use weir_pipeline::EpochNumber;
 use weir_pipeline::core::EpochInput;
+use weir_pipeline::feed::{FeedSpec, Feeder, Step};
 use weir_pipeline::history::History;
 use weir_pipeline::prepare::prepare_poll;
+use weir_pipeline::sink::{DeliveryClass, Sink, SinkError};
 use weir_pipeline::spec::{LATE, PipelineSpec};
 use weir_schemas::Records;
 use weir_simulation::lake::{LandingFault, SimulatedLake};
 use weir_simulation::process::{Outside, Process};
 use weir_simulation::project::{CLICKS, Choice, OFFERS, compiled};
 use weir_simulation::rows::{Rows, add_batch};
+use weir_simulation::sink::{Destination, SimulatedSink};
 
 struct Bench {
     simulator: Simulator,
@@ -196,5 +204,73 @@ async fn a_landing_whose_answer_was_lost_is_repeated_with_what_came_since_and_no
             assert_eq!(rows(&snapshot, LATE).await.values().sum::<i64>(), 2, "{fault:?}, {restarts}");
             assert_eq!(rows(&snapshot, OFFERS).await, Rows::from([("offer|1|2|2|false".to_owned(), 1)]));
         }
+    }
+}
+
+/// A destination that cannot be loaded anew at first.
+#[derive(Debug)]
+struct SlowToLoad(SimulatedSink, u32);
+
+#[async_trait]
+impl Sink for SlowToLoad {
+    fn class(&self) -> DeliveryClass {
+        self.0.class()
+    }
+
+    async fn cursor(&mut self) -> Result<Option<EpochNumber>, SinkError> {
+        self.0.cursor().await
+    }
+
+    async fn apply(&mut self, epoch: EpochNumber, changes: &Delta) -> Result<(), SinkError> {
+        self.0.apply(epoch, changes).await
+    }
+
+    async fn reload(&mut self, epoch: EpochNumber, contents: SendableRecordBatchStream) -> Result<(), SinkError> {
+        if self.1 > 0 {
+            self.1 -= 1;
+            return Err(SinkError::Retry("not now".into()));
+        }
+        self.0.reload(epoch, contents).await
+    }
+}
+
+#[tokio::test]
+async fn what_a_destination_holds_of_another_history_is_never_continued() {
+    const AHEAD: EpochNumber = 4;
+    for reload_ahead in [false, true] {
+        let mut bench = Bench::new();
+        let foreign = Rows::from([("of another history".to_owned(), 1)]);
+        let destination = Arc::new(Mutex::new(Destination::new(None)));
+        (destination.lock().epoch, destination.lock().rows) = (Some(AHEAD), foreign.clone());
+        let spec = FeedSpec {
+            name: CLICKS.into(),
+            relation: CLICKS.into(),
+            predicate: None,
+            where_sql: None,
+            hold_on_error: false,
+            held_by: Vec::new(),
+            reload_ahead,
+            sink: Box::new(SlowToLoad(SimulatedSink(destination.clone()), 1)),
+        };
+        let mut feeder = Feeder::new(spec, bench.process().core.contents().clone(), Arc::default());
+        assert_eq!(feeder.advance().await, Step::Failed { refused: !reload_ahead });
+        // The folder gets to the very epoch, and past it.
+        for id in 0..3 * AHEAD as i64 {
+            bench.send(&[click(id, id)]);
+            bench.poll(1 << 20).await;
+            bench.epoch(100);
+            if bench.process().core.epoch() < AHEAD {
+                continue;
+            }
+            let step = feeder.advance().await;
+            if reload_ahead {
+                assert_eq!(step, Step::Forward, "click {id}");
+                assert_eq!(destination.lock().rows, rows(&bench.process().core.contents().pin(), CLICKS).await);
+            } else {
+                assert_eq!(step, Step::Failed { refused: true }, "click {id}");
+                assert_eq!(destination.lock().rows, foreign);
+            }
+        }
+        assert!(bench.process().core.epoch() > 2 * AHEAD);
     }
 }
