@@ -276,3 +276,49 @@ fn a_lost_disk_takes_nothing_acknowledged_with_it_when_the_mirror_is_kept_in_ste
 fn a_lost_disk_leaves_a_consistent_past_when_the_mirror_follows() {
     (0..SEEDS).for_each(|seed| run(seed, MirrorMode::Async));
 }
+
+#[test]
+fn a_segment_that_the_disk_has_lost_or_changed_is_not_taken_from_the_mirror() {
+    let mirror = |ours: &Environment, theirs: &Environment| {
+        let target: Arc<dyn MirrorTarget> = Arc::new(FolderTarget::new(theirs.storage.clone(), "/mirror"));
+        let settings = MirrorSettings { mode: MirrorMode::Sync, lag_max: Duration::MAX, lag_bytes_max: 1 << 20 };
+        Mirror::new(ours, target, roots(), settings)
+    };
+    for damage in ["first changed", "middle gone", "last gone", "all gone", "none"] {
+        let (ours, simulator) = Environment::simulated(1);
+        let (theirs, _) = Environment::simulated(2);
+        let following = mirror(&ours, &theirs);
+        following.level(&|_| {}).unwrap();
+        let environment = following.start();
+        let options = TopicOptions { segment_bytes: 700, disk_reserve_bytes: 0, ..TopicOptions::default() };
+        let topic = Topic::open(&environment, "/data/log/site", options).unwrap();
+        for offset in 0..30 {
+            topic.append_blocking(&[Record { value: value(offset).into(), ..Record::default() }]).unwrap();
+        }
+        topic.close();
+        drop((topic, following));
+        let folder = Path::new("/data/log/site");
+        let mut segments: Vec<_> =
+            ours.storage.list(folder).unwrap().into_iter().map(|e| folder.join(e.name)).collect();
+        segments.sort();
+        assert!(segments.len() > 3);
+        match damage {
+            "first changed" => assert!(simulator.flip(&segments[0], 100, 1)),
+            "middle gone" => ours.storage.remove_file(&segments[1]).unwrap(),
+            "last gone" => ours.storage.remove_file(&segments[segments.len() - 1]).unwrap(),
+            "all gone" => segments.iter().for_each(|segment| ours.storage.remove_file(segment).unwrap()),
+            _ => {}
+        }
+        let there = |theirs: &Environment| {
+            let files = theirs.storage.list(Path::new("/mirror/log/site")).unwrap();
+            files.into_iter().map(|entry| (entry.name, entry.len)).collect::<Vec<_>>()
+        };
+        let before = there(&theirs);
+        let levelled = mirror(&ours, &theirs).level(&|_| {});
+        assert_eq!(levelled.is_err(), damage != "none", "{damage}: {levelled:?}");
+        if let Err(error) = levelled {
+            assert!(error.to_string().contains("nothing was changed there"), "{damage}: {error}");
+        }
+        assert_eq!(there(&theirs), before, "{damage}");
+    }
+}

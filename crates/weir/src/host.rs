@@ -277,7 +277,12 @@ impl Host {
             // A backup that a crash has broken off.
             environment.storage.remove_dir_all(&data.join(LINKS))?;
         }
-        let accepted = read_accepted(&environment, &data)?;
+        let mut accepted = read_accepted(&environment, &data)?;
+        if let Some(accepted) = accepted.as_mut().filter(|a| a.lineage.id.is_empty() && !options.only_answers) {
+            // Of a release whose folders had no identity: any two of them would pass for one.
+            accepted.lineage = accepted.lineage.branch(EpochNumber::MAX, &environment);
+            write_accepted(&environment, &data, accepted, None)?;
+        }
         let manifest = project.manifest();
         let lineage = accepted.as_ref().map_or_else(|| Lineage::new(&environment), |accepted| accepted.lineage.clone());
         let mut mirror = None;

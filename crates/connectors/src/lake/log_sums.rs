@@ -22,6 +22,8 @@ pub(super) const EMPTY: &str = "0000000000000000";
 /// The field of `commitInfo` for the table's id.
 pub(super) const TABLE_FIELD: &str = "weirTable";
 
+/// How the checksum of a checkpoint of the log ends in its name.
+pub(super) const CHECKPOINT_SUM: &str = ".checkpoint.sum";
 const LOG: &str = "_delta_log";
 
 /// A file of a log that is missing or not what was written.
@@ -91,7 +93,7 @@ async fn list(store: &dyn ObjectStore) -> Result<Listing, Error> {
             listing.checkpoints.insert(version, meta.location.clone());
         } else if let Some(version) = version(".json") {
             listing.commits.insert(version, meta.location.clone());
-        } else if let Some(hidden) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".checkpoint.sum")) {
+        } else if let Some(hidden) = name.strip_prefix('.').and_then(|name| name.strip_suffix(CHECKPOINT_SUM)) {
             listing.sums.extend(hidden.parse::<Version>().ok());
         }
     }
@@ -99,7 +101,7 @@ async fn list(store: &dyn ObjectStore) -> Result<Listing, Error> {
 }
 
 fn sum_of_checkpoint(version: Version) -> Path {
-    Path::from(format!("{LOG}/.{version:020}.checkpoint.sum"))
+    Path::from(format!("{LOG}/.{version:020}{CHECKPOINT_SUM}"))
 }
 
 /// Writes the checksum of a checkpoint that was just made; those of older ones that are gone go too.

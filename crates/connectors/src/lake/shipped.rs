@@ -15,6 +15,7 @@ use weir_pipeline::EpochNumber;
 use weir_pipeline::history::{History, HistoryError, Landing};
 
 use super::EPOCHS_TABLE;
+use super::log_sums::CHECKPOINT_SUM;
 
 /// Folder of a table's commits.
 const LOG_FOLDER: &str = "/_delta_log/";
@@ -22,8 +23,9 @@ const LOG_FOLDER: &str = "/_delta_log/";
 /// The place of a lake's file, by its name in the lake's folder.
 pub fn shipping_order(name: &str) -> Option<Place> {
     let base = name.rsplit('/').next().unwrap_or(name);
-    // Puts under way are staged under `NAME#NUMBER`, commits under `.NAME.tmp`.
-    if base.contains('#') || base.starts_with('.') {
+    // Puts under way are staged under `NAME#NUMBER`, commits under `.NAME.tmp`; checksums of checkpoints begin with a point.
+    let sum = base.ends_with(CHECKPOINT_SUM);
+    if base.contains('#') || (base.starts_with('.') && !sum) {
         return None;
     }
     let landings = name.starts_with(EPOCHS_TABLE);
@@ -34,7 +36,7 @@ pub fn shipping_order(name: &str) -> Option<Place> {
         Some((table, _)) => (table, 1),
     };
     let text = format!("{table}\0{step}{base}");
-    Some(Place { rank: u8::from(landings), text, changes: step == 3 })
+    Some(Place { rank: u8::from(landings), text, changes: step == 3 || sum })
 }
 
 /// Histories that tell when something of them is to be shipped.
@@ -114,11 +116,15 @@ mod tests {
             "main/zebras/e1-1-r2-n0-x.parquet",
             "main/apes/_delta_log/00000000000000000000.json",
             "main/apes/e1-1-r2-n0-x.parquet",
+            "main/zebras/_delta_log/.00000000000000000001.checkpoint.sum",
         ];
         let mut placed: Vec<_> = names.iter().map(|name| (shipping_order(name).unwrap(), *name)).collect();
         placed.sort();
         let order: Vec<&str> = placed.iter().map(|(_, name)| *name).collect();
-        assert_eq!(order, [names[8], names[7], names[6], names[3], names[2], names[5], names[4], names[1], names[0]]);
+        assert_eq!(
+            order,
+            [names[8], names[7], names[6], names[3], names[2], names[9], names[5], names[4], names[1], names[0]]
+        );
         assert_eq!(shipping_order("main/apes/e1-1-r2-n0-x.parquet#3"), None);
         assert_eq!(shipping_order("main/apes/_delta_log/.5f.tmp"), None);
     }

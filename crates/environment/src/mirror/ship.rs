@@ -59,7 +59,7 @@ impl Shared {
     /// Lets a writer go on that others wait for, or says why it must not: the mirror fails, or is too far behind.
     pub(super) fn admit(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        let mut patience = ADMISSION_PATIENCE;
+        let until = self.now() + ADMISSION_PATIENCE;
         loop {
             let lag = state.lag(self.now());
             let queue = state.queue(Lane::Log);
@@ -78,12 +78,11 @@ impl Shared {
                 }
             };
             let Some(why) = why else { return Ok(()) };
+            let patience = until.saturating_sub(self.now());
             if patience.is_zero() || state.hurried || self.settings.mode == MirrorMode::Sync {
                 return Err(self.error(&why));
             }
-            if self.changed.wait_for(&mut state, patience).timed_out() {
-                patience = Duration::ZERO;
-            }
+            self.changed.wait_for(&mut state, patience);
         }
     }
 

@@ -297,7 +297,7 @@ impl Sink for PostgresSink {
         };
         transaction.commit().await.map_err(failed)?;
         self.connection = Some(connection);
-        let epoch = cursor.filter(|(version, _)| *version == self.feed.version).map(|(_, epoch)| epoch);
+        let epoch = cursor.filter(|(version, held)| self.feed.continues(version, *held)).map(|(_, epoch)| epoch);
         Ok(held.map(|(rows, checksum)| Held { epoch, rows, checksum }))
     }
 }
