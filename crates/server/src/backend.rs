@@ -175,9 +175,9 @@ pub trait Backend: Send + Sync + 'static {
     async fn verify(&self, models: &[String]) -> Result<serde_json::Value, Failure>;
 
     /// Answers why a row is there, or is not: a question and an answer of the pipeline's own, as JSON objects. The answer
-    /// holds records as they came, so it is given to those only who may give orders.
-    async fn why(&self, question: serde_json::Value) -> Result<serde_json::Value, Failure> {
-        let _ = question;
+    /// holds records as they came, so it is given to those only who may give orders. Its work keeps within the memory of a query.
+    async fn why(&self, question: serde_json::Value, limits: &QueryLimits) -> Result<serde_json::Value, Failure> {
+        let _ = (question, limits);
         Err(Failure::new(FailureKind::NotFound, "this pipeline does not answer such questions"))
     }
 

@@ -127,9 +127,17 @@ async fn why(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes)
         Ok(question) => question,
         Err(response) => return *response,
     };
-    match shared.backend.why(question).await {
-        Ok(answer) => json(StatusCode::OK, &answer),
-        Err(failure) => failed(&failure),
+    let Ok(_place) = Arc::clone(&shared.queries).try_acquire_owned() else {
+        return failed(&Failure::new(FailureKind::Busy, "as many queries are running as may at one time"));
+    };
+    let limits = &shared.settings.limits;
+    match tokio::time::timeout(limits.time_max, shared.backend.why(question, limits)).await {
+        Ok(Ok(answer)) => json(StatusCode::OK, &answer),
+        Ok(Err(failure)) => failed(&failure),
+        Err(_) => {
+            let message = format!("the question took longer than {} s", limits.time_max.as_secs_f32());
+            failed(&Failure::new(FailureKind::Limit, message))
+        }
     }
 }
 

@@ -412,10 +412,10 @@ impl Backend for Service {
         Ok(value)
     }
 
-    async fn why(&self, question: serde_json::Value) -> Result<serde_json::Value, Failure> {
+    async fn why(&self, question: serde_json::Value, limits: &QueryLimits) -> Result<serde_json::Value, Failure> {
         let question = serde_json::from_value(question)
             .map_err(|error| Failure::new(FailureKind::Request, format!("the question is not understood: {error}")))?;
-        serde_json::to_value(self.answer_why(&question).await?).map_err(internal)
+        serde_json::to_value(self.answer_why(&question, limits.memory_max).await?).map_err(internal)
     }
 
     async fn control(&self, order: Control) -> Result<serde_json::Value, Failure> {

@@ -160,7 +160,7 @@ pub async fn lineage(
 }
 
 /// The models that `target` depends on, and itself, in order.
-fn upstream<'a>(models: &[&'a ModelPlan], target: &Relation) -> Vec<&'a ModelPlan> {
+pub fn upstream<'a>(models: &[&'a ModelPlan], target: &Relation) -> Vec<&'a ModelPlan> {
     let mut needed = BTreeSet::from([target.clone()]);
     let mut found: Vec<&ModelPlan> = Vec::new();
     for model in models.iter().rev() {

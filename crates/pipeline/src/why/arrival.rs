@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, lit};
@@ -58,8 +59,8 @@ impl Ground<'_> {
             let message = format!("the record with {values} came too late for `{name}`");
             return Ok(FateTold { records: late, ..told("late", message) });
         }
-        let (candidates, unread) = self.in_input(source, &condition).await?;
-        if let Some(fate) = self.of_candidates(source, &candidates, &values).await? {
+        let (candidate, unread) = self.in_input(source, &condition).await?;
+        if let Some(fate) = self.of_candidate(source, candidate.as_ref(), &values).await? {
             return Ok(FateTold { source: Some(name.to_string()), ..fate });
         }
         if let Some(fate) = self.replaced(source, wanted, &condition, &values).await? {
@@ -91,7 +92,9 @@ impl Ground<'_> {
         let frame = SessionContext::new().read_table(self.snapshot.table(&QUARANTINE.into()).await?)?;
         let mut stream = frame.filter(column("source").in_list(names, false))?.execute_stream().await?;
         let mut records = Vec::new();
-        while let Some(batch) = stream.try_next().await? {
+        while records.len() < SHOWN_MAX
+            && let Some(batch) = stream.try_next().await?
+        {
             let schema = batch.schema();
             let at = |name: &str| schema.index_of(name).map(|index| batch.column(index));
             let (raw, reasons) = (at("raw")?.as_binary::<i32>(), at("reason")?.as_string::<i32>());
@@ -126,7 +129,9 @@ impl Ground<'_> {
         let frame = SessionContext::new().read_table(self.snapshot.table(&LATE.into()).await?)?;
         let mut stream = frame.filter(column("source").eq(lit(source.name.as_ref())))?.execute_stream().await?;
         let mut records = Vec::new();
-        while let Some(batch) = stream.try_next().await? {
+        while records.len() < SHOWN_MAX
+            && let Some(batch) = stream.try_next().await?
+        {
             for chunk in chunks_of(&batch)? {
                 let prepared = prepare_chunk(std::slice::from_ref(&source.reader), chunk);
                 let rows = &prepared.sources[0];
@@ -148,23 +153,25 @@ impl Ground<'_> {
         &self,
         source: &SourceSpec,
         condition: &Condition,
-    ) -> Result<(Vec<Candidate>, Option<String>), WhyError> {
-        let mut candidates = Vec::new();
+    ) -> Result<(Option<Candidate>, Option<String>), WhyError> {
+        // The record that comes furthest: one that the source claims, or else the first.
+        let mut candidate: Option<Candidate> = None;
         let Some(input) = self.inputs.get(&source.input) else {
-            return Ok((candidates, Some("nothing was read again".into())));
+            return Ok((None, Some("nothing was read again".into())));
         };
         let read = read_again(input, Cursor::default(), &mut |chunk| {
             let (prepared, claimed) = source.reader.examine(chunk);
             let met = condition.holds(&prepared.rows);
-            for row in (0..met.len()).filter(|row| met[*row]) {
-                let record = prepared.records[row] as usize;
-                candidates.push(Candidate {
-                    found: Found::of_chunk(chunk, record),
-                    row: prepared.rows.slice(row, 1),
-                    claimed: claimed.as_ref().is_none_or(|claimed| claimed[record]),
-                });
+            let mut found = (0..met.len()).filter(|row| met[*row]).map(|row| (row, prepared.records[row] as usize));
+            let is_claimed = |record: usize| claimed.as_ref().is_none_or(|claimed| claimed[record]);
+            let first = candidate.is_none().then(|| found.clone().next()).flatten();
+            let best = found.find(|(_, record)| is_claimed(*record)).or(first);
+            if let Some((row, record)) = best {
+                // A copy: a slice would keep the whole chunk.
+                let row = take_record_batch(&prepared.rows, &UInt32Array::from(vec![row as u32]))?;
+                candidate = Some(Candidate { found: Found::of_chunk(chunk, record), row, claimed: is_claimed(record) });
             }
-            Ok(candidates.len() < 1000)
+            Ok(!candidate.as_ref().is_some_and(|candidate| candidate.claimed))
         })
         .await?;
         let unread = match (read.broken_off, read.first) {
@@ -174,20 +181,17 @@ impl Ground<'_> {
             )),
             _ => None,
         };
-        Ok((candidates, unread))
+        Ok((candidate, unread))
     }
 
     /// What became of records that are there in the input and no rows of the source.
-    async fn of_candidates(
+    async fn of_candidate(
         &self,
         source: &SourceSpec,
-        candidates: &[Candidate],
+        candidate: Option<&Candidate>,
         values: &str,
     ) -> Result<Option<FateTold>, WhyError> {
-        // The record that came furthest: one that the source claims.
-        let Some(candidate) = candidates.iter().find(|c| c.claimed).or_else(|| candidates.first()) else {
-            return Ok(None);
-        };
+        let Some(candidate) = candidate else { return Ok(None) };
         let name = &source.name;
         let rendered = weir_schemas::to_json_rows(&candidate.row).pop().unwrap_or_default();
         let record = self.record(source, rendered, 1, &candidate.found, None).await;

@@ -28,7 +28,7 @@ use weir_journal::EpochReader;
 use crate::contents::{ContentsError, Snapshot};
 use crate::core::PipelineError;
 use crate::input::InputRef;
-use crate::spec::{ERRORS, PipelineSpec};
+use crate::spec::{ERRORS, PipelineSpec, SourceSpec};
 
 /// What questions are answered from.
 pub struct Ground<'a> {
@@ -137,16 +137,8 @@ impl Ground<'_> {
 
     /// The models that a relation depends on, itself among them, in dependency order.
     fn upstream(&self, target: &Relation) -> Vec<&ModelPlan> {
-        let mut needed = vec![target.clone()];
-        let mut found: Vec<&ModelPlan> = Vec::new();
-        for model in self.spec.models.iter().rev() {
-            if needed.contains(&model.plan.name) {
-                needed.extend(model.plan.reads.iter().cloned());
-                found.push(&model.plan);
-            }
-        }
-        found.reverse();
-        found
+        let models: Vec<&ModelPlan> = self.spec.models.iter().map(|model| &model.plan).collect();
+        lineage::upstream(&models, target)
     }
 
     /// Answers a question.
@@ -156,8 +148,8 @@ impl Ground<'_> {
     pub async fn answer(&self, question: &Question) -> Result<Answer, WhyError> {
         let target = Relation::from(question.model.as_str());
         let Some(model) = self.spec.models.iter().find(|m| m.plan.name == target) else {
-            if self.spec.sources.iter().any(|source| source.name == target) {
-                return self.of_source(question, &target).await;
+            if let Some(source) = self.spec.sources.iter().find(|source| source.name == target) {
+                return self.of_source(question, source).await;
             }
             let names: Vec<&str> = self.spec.models.iter().map(|m| m.plan.name.as_ref()).collect();
             let hint = Some(format!("models: {}", names.join(", ")));
@@ -254,10 +246,8 @@ impl Ground<'_> {
     }
 
     /// A question about a row of a source itself.
-    async fn of_source(&self, question: &Question, name: &Relation) -> Result<Answer, WhyError> {
-        let Some(source) = self.spec.sources.iter().find(|source| source.name == *name) else {
-            return Err(wrong(format!("there is no source `{name}`"), None));
-        };
+    async fn of_source(&self, question: &Question, source: &SourceSpec) -> Result<Answer, WhyError> {
+        let name = &source.name;
         let key: Vec<String> = source.keys.iter().map(|key| source.schema.field(*key).name().clone()).collect();
         let wanted = wanted(question, &key, &source.schema)?;
         let found = self.rows(question, name, &source.schema, &wanted).await?;

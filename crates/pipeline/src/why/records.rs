@@ -130,18 +130,26 @@ impl Ground<'_> {
         told.input = source.input.clone();
         let shown = rows.rows.slice(0, rows.len().min(limit));
         let shown = RecordBatch::try_new(source.schema.clone(), shown.columns().to_vec())?;
+        // The limit is of records: a row that is there often is shown as often as there is room.
         let times = &rows.weights.values()[..shown.num_rows()];
+        let mut room = i64::try_from(limit).unwrap_or(i64::MAX);
+        let room_for = |weight: &i64| {
+            let some = (*weight).min(room);
+            room -= some;
+            some
+        };
+        let wanted: Vec<i64> = times.iter().map(room_for).collect();
         let index = RowIndex::new(&shown)?;
         let epochs = self.epochs_of(source, &shown, &index).await?;
-        let mut found = self.in_journal(source, &epochs, &index, times)?;
+        let mut found = self.in_journal(source, &epochs, &index, &wanted)?;
         if let Some(input) = self.inputs.get(&source.input) {
             self.raw_of(input, &mut found, &mut told.notes).await?;
-            self.search(source, input, &epochs, &index, times, &mut found, &mut told.notes).await?;
+            self.search(source, input, &epochs, &index, &wanted, &mut found, &mut told.notes).await?;
         } else {
             told.notes.push(format!("the input `{}` is not open here, so that nothing was read again", source.input));
         }
         let rendered = weir_schemas::to_json_rows(&shown);
-        for (row, rendered) in rendered.into_iter().enumerate() {
+        for (row, rendered) in rendered.into_iter().enumerate().filter(|(row, _)| wanted[*row] > 0) {
             let epoch = epochs.get(&row).and_then(|epochs| epochs.first().copied());
             if found[row].is_empty() {
                 let mut record =
@@ -327,7 +335,8 @@ impl Ground<'_> {
         notes: &mut Vec<String>,
     ) -> Result<(), WhyError> {
         let keyed = !source.keys.is_empty();
-        let missing: BTreeSet<usize> = (0..times.len()).filter(|row| found[*row].is_empty()).collect();
+        let missing: BTreeSet<usize> =
+            (0..times.len()).filter(|row| found[*row].is_empty() && times[*row] > 0).collect();
         if missing.is_empty() {
             return Ok(());
         }

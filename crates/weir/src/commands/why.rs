@@ -80,6 +80,7 @@ async fn ask(project: Project, question: &Question) -> anyhow::Result<Why> {
         let answer = client.why(&serde_json::to_value(question)?).await?;
         return Ok(serde_json::from_value(answer)?);
     }
+    let memory_max = usize::try_from(project.settings.query.memory_max).unwrap_or(usize::MAX);
     let (service, _host) = offline::open_with_inputs(project).await?;
-    Ok(service.answer_why(question).await?)
+    Ok(service.answer_why(question, memory_max).await?)
 }

@@ -34,8 +34,8 @@ impl Origins {
 }
 
 impl Service {
-    /// Why a row is there, or is not, at the present epoch.
-    pub async fn answer_why(&self, question: &Question) -> Result<Answer, Failure> {
+    /// Why a row is there, or is not, at the present epoch; joins, sorts and aggregates take `memory_max` bytes at most.
+    pub async fn answer_why(&self, question: &Question, memory_max: usize) -> Result<Answer, Failure> {
         let Some(origins) = &self.origins else {
             return Err(Failure::new(FailureKind::Unavailable, "the inputs are not open here"));
         };
@@ -49,7 +49,7 @@ impl Service {
             ledger: &self.ledger_entries()?,
             inputs: &origins.inputs,
             limits: LineageLimits {
-                batch: BatchLimits { threads, ..BatchLimits::default() },
+                batch: BatchLimits { threads, memory_max: Some(memory_max) },
                 ..LineageLimits::default()
             },
         };

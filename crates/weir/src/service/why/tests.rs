@@ -258,7 +258,7 @@ fn hold(example: &str, fill: &dyn Fn(&Project, u64), heads: &dyn Fn(&Project) ->
             let key = key.map(|(field, column)| (Some(field.name().clone()), text(column))).collect();
             let question = Question { model: model.to_string(), key, limit: usize::MAX, ..Question::default() };
             let started = Instant::now();
-            let answer = service.answer_why(&question).await.unwrap_or_else(|e| panic!("{model} {row}: {e}"));
+            let answer = service.answer_why(&question, 1 << 30).await.unwrap_or_else(|e| panic!("{model} {row}: {e}"));
             longest = longest.max(started.elapsed());
             total += started.elapsed();
             let Answer::Present(answer) = answer else { panic!("{model} {row}: it is there") };
