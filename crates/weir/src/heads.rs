@@ -86,6 +86,9 @@ impl SigningKey {
     }
 }
 
+/// What stands before an Ed25519 public key in DER (RFC 8410).
+const ED25519_DESCRIPTION: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 /// Whom a signature is held against.
 pub struct PublicKey([u8; ED25519_PUBLIC_KEY_LEN]);
 
@@ -100,8 +103,7 @@ impl PublicKey {
                 })?;
                 let bytes =
                     pem_bytes(&pem, "PUBLIC KEY").with_context(|| format!("{given} is no public key in PEM"))?;
-                // The key is what ends its description (RFC 8410).
-                bytes.get(bytes.len().saturating_sub(ED25519_PUBLIC_KEY_LEN)..).unwrap_or_default().to_vec()
+                bytes.strip_prefix(&ED25519_DESCRIPTION).with_context(|| format!("{given} is no Ed25519 key"))?.to_vec()
             }
         };
         let length = bytes.len();
@@ -121,7 +123,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.is_empty() || !text.len().is_multiple_of(2) {
+    if text.is_empty() || !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
