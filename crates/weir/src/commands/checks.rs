@@ -93,6 +93,12 @@ fn relation(project: &Project, name: &str) -> Result<String, Failure> {
 async fn tell(project: Project, only: Option<&str>, format: Format) -> anyhow::Result<Answer> {
     let filter = only.map_or_else(String::new, |name| format!(" WHERE name = '{name}'"));
     let (schema, batches) = ask(project.clone(), &format!("SELECT * FROM weir.checks{filter} ORDER BY name")).await?;
+    if format == Format::Table && batches.iter().all(|batch| batch.num_rows() == 0) {
+        println!(
+            "there are no checks: one is a file in {CHECKS_SCHEMA}/, or a line `checks = [...]` beside a source or model"
+        );
+        return Ok(Answer::Yes);
+    }
     write_batches(&schema, &batches, format, &mut std::io::stdout().lock())?;
     let mut answer = Answer::Yes;
     for check in batches.iter().flat_map(weir_schemas::to_json_rows) {

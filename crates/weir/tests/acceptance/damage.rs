@@ -55,7 +55,9 @@ fn a_whole_folder_is_said_to_be_whole() {
     for store in ["journal", "ledger", "checkpoint", "lake orders", "lake total", "lake landings"] {
         assert!(stores.contains(&store), "{store} is not among {stores:?}");
     }
-    assert!(!Project::new().file(".weir").exists());
+    let fresh = Project::new();
+    fresh.weir(&["doctor"]);
+    assert!(!fresh.file(".weir").exists(), "looking makes nothing");
 }
 
 #[test]
