@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::Column;
 use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
@@ -30,7 +30,7 @@ use crate::admission::Counts;
 use crate::change::Change;
 use crate::check::CheckState;
 use crate::frames::RecomputedAt;
-use crate::history::{History, HistoryError, Landing};
+use crate::history::{History, HistoryError, Landing, with_bookkeeping};
 use crate::measure::{MeasureSpec, Total};
 
 /// Column of weights in stored changes.
@@ -184,6 +184,11 @@ impl Contents {
     /// Rows of a relation after the published epoch.
     pub fn rows(&self, relation: &str) -> i64 {
         self.inner.read().totals(relation).rows
+    }
+
+    /// Totals of a relation after the published epoch.
+    pub fn totals_of(&self, relation: &str) -> Totals {
+        self.inner.read().totals(relation)
     }
 
     /// Totals of every relation after the published epoch.
@@ -419,13 +424,6 @@ pub enum ContentsError {
     /// An Arrow kernel failed.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
-}
-
-fn with_bookkeeping(schema: &SchemaRef) -> SchemaRef {
-    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
-    fields.push(Field::new(WEIGHT, DataType::Int64, false));
-    fields.push(Field::new(EPOCH, DataType::Int64, false));
-    Arc::new(Schema::new(fields))
 }
 
 /// A column by its exact name (never parsed as SQL).

@@ -1,18 +1,35 @@
 //! The contract of history: where changes of relations are kept for ever, as lake tables.
 //!
 //! Each relation (every source, every model) has a table of changes: its columns, then `_weight` (BIGINT), `_epoch`
-//! (BIGINT) and for sources `_position` (TEXT, `partition:offset`). Contents as of epoch E are the sum of changes
-//! with `_epoch <= E`. Landing is batched over epochs; all tables of one landing become visible together, when
+//! (BIGINT). Contents as of epoch E are the sum of changes with `_epoch <= E`. Landing is batched over epochs; all tables of one landing become visible together, when
 //! the landing's manifest does.
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use weir_incremental::{Delta, Relation};
 
 use crate::EpochNumber;
+use crate::contents::{EPOCH, WEIGHT};
+
+/// A relation's columns, and what a table of changes has behind them.
+pub fn with_bookkeeping(schema: &Schema) -> SchemaRef {
+    let own = schema.fields().iter().cloned();
+    let kept = [WEIGHT, EPOCH].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
+    Arc::new(Schema::new(own.chain(kept).collect::<Vec<_>>()))
+}
+
+/// A delta as rows of a table of changes.
+pub fn bookkept(epoch: EpochNumber, delta: &Delta) -> Result<RecordBatch, ArrowError> {
+    let kept: [ArrayRef; 2] =
+        [Arc::new(delta.weights.clone()), Arc::new(Int64Array::from_value(epoch as i64, delta.len()))];
+    let columns = delta.rows.columns().iter().cloned().chain(kept).collect();
+    RecordBatch::try_new(with_bookkeeping(&delta.schema()), columns)
+}
 
 /// What one landing adds to one relation.
 #[derive(Debug, Clone)]

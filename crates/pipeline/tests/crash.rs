@@ -23,9 +23,8 @@ use weir_incremental::checkpoint::{self, CheckpointStore};
 use weir_incremental::planner::{Planner, RelationTraits};
 use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
-use weir_pipeline::contents::{EPOCH, WEIGHT};
 use weir_pipeline::core::{Core, EpochInput, EpochPart, PipelineError, ReplayPart};
-use weir_pipeline::history::{History, HistoryError, Landing};
+use weir_pipeline::history::{History, HistoryError, Landing, bookkept, with_bookkeeping};
 use weir_pipeline::input::{Chunk, Cursor};
 use weir_pipeline::ledger::replay;
 use weir_pipeline::measure::MeasureSpec;
@@ -96,16 +95,9 @@ impl History for MemoryHistory {
         let mut batches = Vec::new();
         let mut schema = None;
         for (epoch, delta) in changes {
-            let mut fields: Vec<Field> = delta.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
-            fields.push(Field::new(WEIGHT, DataType::Int64, false));
-            fields.push(Field::new(EPOCH, DataType::Int64, false));
-            let full = Arc::new(Schema::new(fields));
-            let mut columns = delta.rows.columns().to_vec();
-            columns.push(Arc::new(delta.weights.clone()));
-            columns.push(Arc::new(arrow::array::Int64Array::from_value(*epoch as i64, delta.len())));
-            schema = Some(full.clone());
+            schema = Some(with_bookkeeping(&delta.schema()));
             if *epoch > after && *epoch <= up_to {
-                batches.push(RecordBatch::try_new(full, columns).unwrap());
+                batches.push(bookkept(*epoch, delta).unwrap());
             }
         }
         Ok(schema.map(|schema| {

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{BooleanArray, Int64Array};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
@@ -17,8 +17,7 @@ use datafusion::datasource::MemTable;
 use parking_lot::Mutex;
 use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
-use weir_pipeline::contents::{EPOCH, WEIGHT};
-use weir_pipeline::history::{History, HistoryError, Landing};
+use weir_pipeline::history::{History, HistoryError, Landing, bookkept, with_bookkeeping};
 
 use crate::bugs::Bug;
 use crate::rows;
@@ -110,13 +109,6 @@ impl SimulatedLake {
     }
 }
 
-fn with_bookkeeping(schema: &SchemaRef) -> SchemaRef {
-    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
-    fields.push(Field::new(WEIGHT, DataType::Int64, false));
-    fields.push(Field::new(EPOCH, DataType::Int64, false));
-    Arc::new(Schema::new(fields))
-}
-
 #[async_trait]
 impl History for SimulatedLake {
     fn landed(&self) -> EpochNumber {
@@ -165,10 +157,7 @@ impl History for SimulatedLake {
         let schema = with_bookkeeping(schema);
         let mut batches = Vec::new();
         for (epoch, delta) in table.changes.iter().filter(|(epoch, _)| *epoch > after && *epoch <= up_to) {
-            let mut columns: Vec<ArrayRef> = delta.rows.columns().to_vec();
-            columns.push(Arc::new(delta.weights.clone()));
-            columns.push(Arc::new(Int64Array::from_value(*epoch as i64, delta.len())));
-            batches.push(RecordBatch::try_new(schema.clone(), columns).map_err(failed)?);
+            batches.push(bookkept(*epoch, delta).map_err(failed)?);
         }
         Ok(Some(Arc::new(MemTable::try_new(schema, vec![batches]).map_err(failed)?)))
     }

@@ -45,7 +45,7 @@ use tokio::sync::Mutex;
 use url::Url;
 use weir_incremental::{Delta, Relation};
 use weir_pipeline::EpochNumber;
-use weir_pipeline::history::{History, HistoryError, Landing};
+use weir_pipeline::history::{History, HistoryError, Landing, bookkept, with_bookkeeping};
 
 use file::{DataFile, FileWriter, landed};
 use scan::LakeScan;
@@ -342,7 +342,7 @@ impl LakeHistory {
         let (mut open, mut rows) = (Vec::new(), 0);
         for (epoch, delta) in changes {
             rows += delta.len();
-            open.push(bookkept(schema, epoch, delta)?);
+            open.push(conform(&bookkept(epoch, &delta)?, schema)?);
             if rows >= BATCH_ROWS {
                 writer.write(concat_batches(schema, &open)?).await?;
                 open.clear();
@@ -520,13 +520,6 @@ fn path_segment(name: &str) -> String {
     segment
 }
 
-fn with_bookkeeping(schema: &Schema) -> SchemaRef {
-    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
-    fields.push(Arc::new(Field::new("_weight", DataType::Int64, false)));
-    fields.push(Arc::new(Field::new("_epoch", DataType::Int64, false)));
-    Arc::new(Schema::new(fields))
-}
-
 fn epochs_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("_epoch", DataType::Int64, false),
@@ -535,16 +528,6 @@ fn epochs_schema() -> SchemaRef {
         Field::new("version", DataType::Int64, false),
         Field::new("landed_at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
     ]))
-}
-
-/// The rows of a delta with their bookkeeping columns.
-fn bookkept(schema: &SchemaRef, epoch: EpochNumber, delta: Delta) -> Result<RecordBatch, LakeError> {
-    let own = with_bookkeeping(&delta.schema());
-    let epochs = Int64Array::from_value(epoch as i64, delta.len());
-    let mut columns = delta.rows.columns().to_vec();
-    columns.push(Arc::new(delta.weights));
-    columns.push(Arc::new(epochs));
-    Ok(conform(&RecordBatch::try_new(own, columns)?, schema)?)
 }
 
 /// The changes of one landing in parts that are worth a file of their own, each of epochs that follow each other.
