@@ -1,6 +1,9 @@
 //! The laws of conservation: what must add up before an epoch is committed. Each is a function from two countings to the
 //! sum that does not hold.
 
+use weir_incremental::Relation;
+use weir_project::Split;
+
 use crate::contents::Totals;
 use crate::measure::{Flow, Sums, shown};
 use crate::prepare::PreparedChunk;
@@ -101,8 +104,8 @@ pub fn check_aside(what: &str, kept: usize, counted: u64) -> Result<(), String> 
 }
 
 /// What a relation held, and what came and went, is what it holds; there is nothing of less than nothing, and of no rows
-/// there is neither a checksum nor a sum. `sums` are those of its measures afterwards, as far as they are known.
-pub fn check_relation(before: Totals, count: &RelationCount, sums: &[Option<Sums>]) -> Result<Totals, String> {
+/// there is neither a checksum nor a sum. `sums` are those of its measures afterwards, where no rows are left.
+pub fn check_relation(before: Totals, count: &RelationCount, sums: &[Sums]) -> Result<Totals, String> {
     let RelationCount { inserted, deleted, .. } = count;
     let after = Totals { rows: before.rows + count.rows, checksum: before.checksum.wrapping_add(count.checksum) };
     let told = i128::from(before.rows) + i128::from(*inserted) - i128::from(*deleted);
@@ -118,7 +121,7 @@ pub fn check_relation(before: Totals, count: &RelationCount, sums: &[Option<Sums
             "no rows are left, and their checksum is {checksum:032x}: other rows went than there were"
         ));
     }
-    let left = sums.iter().flatten().find_map(|sums| sums.groups().next());
+    let left = sums.iter().find_map(|sums| sums.groups().next());
     if let Some((group, sum)) = left.filter(|_| after.rows == 0) {
         return Err(format!("no rows are left, and a sum of {sum} for {}", shown(group)));
     }
@@ -132,6 +135,16 @@ pub fn check_stream(admitted: u64, count: &RelationCount) -> Result<(), String> 
         return Ok(());
     }
     Err(format!("{admitted} rows admitted are not {inserted} inserted and none deleted ({deleted} were)"))
+}
+
+/// A split's rows are in exactly one of the relations that share them. `rows` says by how many each grew.
+pub fn check_split(split: &Split, rows: impl Fn(&Relation) -> i64) -> Result<(), String> {
+    let whole = rows(&split.name);
+    if split.outputs.iter().map(&rows).sum::<i64>() == whole {
+        return Ok(());
+    }
+    let parts: Vec<String> = split.outputs.iter().map(|output| format!("{:+} `{output}`", rows(output))).collect();
+    Err(format!("{whole:+} rows are not {}", parts.join(", ")))
 }
 
 #[cfg(test)]
@@ -162,13 +175,13 @@ mod tests {
             ..RelationCount::default()
         };
         let minus = |number: u128| 0u128.wrapping_sub(number);
-        let law = |count: &RelationCount| check_relation(before, count, &[Some(sums(&[]))]);
+        let law = |count: &RelationCount| check_relation(before, count, &[sums(&[])]);
         assert_eq!(law(&count(2, 1, 1, 5)), Ok(Totals { rows: 4, checksum: 35 }));
         assert_eq!(law(&count(0, 3, -3, minus(30))), Ok(Totals::default()));
         assert_eq!(law(&count(2, 1, 2, 5)).unwrap_err(), "3 rows + 2 inserted - 1 deleted are not 5");
         assert_eq!(law(&count(0, 4, -4, 0)).unwrap_err(), "3 rows + 0 inserted - 4 deleted are less than none");
         assert!(law(&count(0, 3, -3, minus(29))).unwrap_err().contains("other rows went than there were"));
-        let left = check_relation(before, &count(0, 3, -3, minus(30)), &[None, Some(sums(&[7]))]).unwrap_err();
+        let left = check_relation(before, &count(0, 3, -3, minus(30)), &[sums(&[7])]).unwrap_err();
         assert_eq!(left, "no rows are left, and a sum of 7 for all");
         assert!(check_stream(2, &count(2, 0, 2, 0)).is_ok());
         assert!(check_stream(3, &count(2, 0, 2, 0)).is_err() && check_stream(2, &count(2, 1, 1, 0)).is_err());
@@ -190,5 +203,20 @@ mod tests {
             flow.check("amount").unwrap_err(),
             "measure `amount`, all: 21 read are not 5 admitted + 6 late + 0 duplicate + 9 superseded + 0 quarantined"
         );
+    }
+
+    #[test]
+    fn outputs_that_lack_a_row_or_have_one_twice_show() {
+        let split = Split { name: "route".into(), outputs: vec!["route_card".into(), "route_rest".into()] };
+        let law = |whole, card, rest| {
+            check_split(&split, |relation| match relation.as_ref() {
+                "route" => whole,
+                "route_card" => card,
+                _ => rest,
+            })
+        };
+        assert_eq!((law(3, 2, 1), law(-1, 0, -1), law(0, 1, -1)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(law(3, 1, 1).unwrap_err(), "+3 rows are not +1 `route_card`, +1 `route_rest`");
+        assert!(law(3, 3, 1).is_err());
     }
 }

@@ -18,7 +18,6 @@ mod input;
 mod intake;
 mod measures;
 mod recovery;
-mod splits;
 
 pub use self::checkpoint::PendingCheckpoint;
 pub use self::coherence::{Part, Times};
@@ -159,7 +158,10 @@ impl Core {
                 return Err(PipelineError::State(format!("epoch {epoch} has to be recovered before a rebuild")));
             }
             core.epoch = epoch;
+            core.last = commit_record(epoch, &committed.payload)?;
         }
+        // The markers' entries may be in the journal alone.
+        core.complete_ledger()?;
         Ok(core)
     }
 
@@ -363,7 +365,6 @@ impl Core {
         let frames = frames.into_iter().collect::<Result<Vec<_>, _>>()?;
         let flows = flows.into_iter().collect::<Result<BTreeMap<_, _>, PipelineError>>()?;
         changes.extend(stepped?);
-        splits::check(epoch, &self.spec.splits, &changes)?;
         record.ledger = self.ledger_entry(epoch, clock, &intake, flows, &changes)?;
         self.judge_checks(Moment { epoch, clock }, &changes, &mut record);
         Ok(PendingEpoch { epoch, record, frames, changes, rows: admitted })
@@ -428,21 +429,18 @@ impl Core {
     }
 
     /// Commits an epoch that holds nothing but a note in the ledger.
-    pub fn commit_marker(&mut self, note: serde_json::Value) -> Result<(), PipelineError> {
+    pub fn commit_marker(&mut self, note: serde_json::Value) -> Result<(), CommitError> {
         self.commit_note(note, BTreeMap::new())
     }
 
     /// The same, and begins to count measures.
-    fn commit_note(&mut self, note: serde_json::Value, measures: SavedMeasures) -> Result<(), PipelineError> {
+    fn commit_note(&mut self, note: serde_json::Value, measures: SavedMeasures) -> Result<(), CommitError> {
         let epoch = self.epoch + 1;
         let clock = self.environment.clock.now().max(self.last.clock);
         let ledger = json!({"epoch": epoch, "clock": clock, "note": note});
         let record = CommitRecord { version: FRAMES_VERSION, clock, ledger, measures, ..self.last.clone() };
         let mut pending = PendingEpoch { epoch, record, frames: Vec::new(), changes: Vec::new(), rows: 0 };
-        match self.commit(&mut pending) {
-            Ok(_) => Ok(()),
-            Err(CommitError::Again(error) | CommitError::Fatal(error)) => Err(error),
-        }
+        self.commit(&mut pending).map(|_| ())
     }
 
     /// Gives a keyed source whose columns changed its current rows back. They rank below every record to come.

@@ -190,13 +190,26 @@ impl Flow {
         self.gone.add(&other.gone);
     }
 
+    /// All sums after it.
+    pub fn after(&self, before: &Sums) -> Sums {
+        let mut after = before.clone();
+        after.add(&self.come);
+        after.subtract(&self.gone);
+        after
+    }
+
+    /// The sum of one group after it.
+    fn total(&self, before: &Sums, group: &Group) -> String {
+        let parts = [(before, false), (&self.come, false), (&self.gone, true)];
+        let mut sum: Option<Sum> = None;
+        for (part, negated) in parts.into_iter().filter_map(|(sums, negated)| Some((sums.0.get(group)?, negated))) {
+            sum.get_or_insert_with(|| Sum::zero_like(part)).add(part, negated);
+        }
+        sum.filter(|sum| !sum.is_zero()).map_or_else(|| "0".to_owned(), |sum| sum.to_string())
+    }
+
     /// The ledger's words for it, one entry a group that it touches; `before` are the totals, where they are known.
     pub fn entry(&self, before: Option<&Sums>) -> Value {
-        let mut after = self.come.clone();
-        after.subtract(&self.gone);
-        if let Some(before) = before {
-            after.add(before);
-        }
         let mut groups: Vec<&Group> = self.come.0.keys().chain(self.gone.0.keys()).collect();
         groups.sort();
         groups.dedup();
@@ -205,8 +218,8 @@ impl Flow {
             if self.come.is_rounded() || self.gone.is_rounded() {
                 entry["rounded"] = json!(true);
             }
-            if before.is_some() {
-                entry["total"] = json!(after.text(group));
+            if let Some(before) = before {
+                entry["total"] = json!(self.total(before, group));
             }
             entry
         };

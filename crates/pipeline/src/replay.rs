@@ -3,10 +3,11 @@
 //! A replayed record keeps its partition, offset and arrival, so that a keyed source ends with the same row as if it had
 //! been good from the start. It leaves the quarantine in the epoch that admits it; if it fails again, it returns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::prelude::{SessionContext, col, lit};
 use weir_incremental::{Delta, Relation};
@@ -15,7 +16,7 @@ use weir_schemas::{Attributes, Records};
 use crate::contents::Snapshot;
 use crate::core::{PipelineError, ReplayPart};
 use crate::input::Chunk;
-use crate::prepare::{SourceReader, prepare_chunk};
+use crate::prepare::{PreparedChunk, SourceReader, prepare_chunk};
 use crate::spec::{LATE, QUARANTINE};
 
 /// Reasons of what is not a record and cannot be sent through again.
@@ -45,24 +46,39 @@ pub async fn prepare_replay(
     let order = vec![col("partition").sort(true, true), col("offset").sort(true, true)];
     let batches = frame.sort(order).map_err(failed)?.collect().await.map_err(failed)?;
 
-    let mut chunks = Vec::new();
+    let mut chunks: Vec<PreparedChunk> = Vec::new();
     let mut removed = Vec::new();
     for batch in &batches {
         if batch.num_rows() == 0 {
             continue;
         }
+        let mut unclaimed: HashSet<(i64, i64)> = HashSet::new();
         for chunk in chunks_of(batch)? {
-            chunks.push(prepare_chunk(std::slice::from_ref(reader), chunk));
+            let prepared = prepare_chunk(std::slice::from_ref(reader), chunk);
+            let chunk = &prepared.chunk;
+            let offsets = prepared.unrouted.iter().map(|record| chunk.offsets[*record as usize] as i64);
+            unclaimed.extend(offsets.map(|offset| (i64::from(chunk.partition), offset)));
+            chunks.push(prepared);
         }
         let schema = if late { crate::spec::late_schema() } else { crate::spec::quarantine_schema() };
         let rows = RecordBatch::try_new(schema, batch.columns().to_vec())?;
-        removed.push(Delta::inserts(rows).negate());
+        // What the source's `where` does not claim any more stays where it is.
+        let column = |name: &str| numbers_of(&rows, name);
+        let (partitions, offsets) = (column("partition")?, column("offset")?);
+        let places = partitions.values().iter().zip(offsets.values());
+        let leaves: BooleanArray =
+            places.map(|(partition, offset)| Some(!unclaimed.contains(&(*partition, *offset)))).collect();
+        removed.push(Delta::inserts(filter_record_batch(&rows, &leaves)?).negate());
     }
     if chunks.is_empty() {
         return Ok(None);
     }
     let removed = Delta::concat(&removed[0].schema(), &removed)?;
     Ok(Some(ReplayPart { source: index, chunks, removed: vec![(relation, removed)], check_lateness: !late }))
+}
+
+fn numbers_of(rows: &RecordBatch, name: &str) -> Result<Int64Array, PipelineError> {
+    Ok(rows.column(rows.schema().index_of(name)?).as_primitive::<Int64Type>().clone())
 }
 
 pub(crate) fn chunks_of(batch: &RecordBatch) -> Result<Vec<Chunk>, PipelineError> {

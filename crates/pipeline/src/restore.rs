@@ -102,11 +102,13 @@ pub async fn restore_checkpoint(
 
     for info in spec.relations() {
         let name = &info.name;
+        let indexed = core.indexes().contains_key(name);
         let mut parts = Vec::new();
         let mut held = Totals::default();
         if !totals.contains_key(name.as_ref()) {
             each_step(&snapshot, name, &info.schema, |rows| {
-                parts.push(counted(&mut held, name, rows)?.delta);
+                let change = counted(&mut held, name, rows)?;
+                parts.extend(indexed.then_some(change.delta));
                 Ok(())
             })
             .await?;
@@ -123,14 +125,16 @@ pub async fn restore_checkpoint(
                     )));
                 }
             }
-        } else if !info.key.is_empty() {
+        } else if indexed {
             each_step(&snapshot, name, &info.schema, |rows| {
                 parts.push(Delta::inserts(rows));
                 Ok(())
             })
             .await?;
         }
-        core.reindex(name, &Delta::concat(&info.schema, &parts)?)?;
+        if indexed {
+            core.reindex(name, &Delta::concat(&info.schema, &parts)?)?;
+        }
     }
     core.adopt(dataflow, &totals)?;
     if let Some(mut pending) = core.take_checkpoint() {

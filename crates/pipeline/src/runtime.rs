@@ -534,7 +534,10 @@ impl Loop {
             }
             Control::Waive { check, by, why, answer } => {
                 let waived = self.core.waive(&check, &by, &why);
-                let _ = answer.send(waived.map_err(|error| error.to_string()));
+                let _ = answer.send(waived.as_ref().copied().map_err(ToString::to_string));
+                if let Err(CommitError::Fatal(error)) = waived {
+                    return Err(error);
+                }
             }
             Control::Checkpoint(answer) => self.checkpoint(Then::Tell(answer)).await,
             Control::Hold(answer) => self.checkpoint(Then::Hold(answer)).await,

@@ -3,7 +3,7 @@
 use serde_json::json;
 use weir_incremental::Relation;
 
-use super::{Core, EpochReport, PipelineError};
+use super::{CommitError, Core, EpochReport};
 use crate::change::Change;
 use crate::check::{CheckState, EventKind, Moment, Waiver};
 use crate::frames::CommitRecord;
@@ -46,7 +46,7 @@ impl Core {
     }
 
     /// Notes that somebody puts up with a violation until it is clear; false when there is none.
-    pub fn waive(&mut self, check: &str, by: &str, why: &str) -> Result<Option<EpochReport>, PipelineError> {
+    pub fn waive(&mut self, check: &str, by: &str, why: &str) -> Result<Option<EpochReport>, CommitError> {
         let Some(state) = self.last.checks.get(check).filter(|state| state.opened.is_some()) else { return Ok(None) };
         let epoch = self.epoch + 1;
         let clock = self.environment.clock.now().max(self.last.clock);

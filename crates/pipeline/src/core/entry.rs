@@ -51,12 +51,15 @@ impl Core {
             detail: format!("{what} `{name}`: {detail}"),
         };
         let counts = Self::count_changes(changes);
-        let totals = self.contents.totals();
         let mut relations = Map::new();
         for (name, count) in &counts {
-            let before = totals.get(name.as_ref()).copied().unwrap_or_default();
-            let (entry, _) = self.relation_entry(name, before, count).map_err(|d| broken("relation", name, d))?;
+            let before = self.contents.totals_of(name);
+            let entry = self.relation_entry(name, before, count).map_err(|d| broken("relation", name, d))?;
             relations.insert(name.to_string(), entry);
+        }
+        for split in &self.spec.splits {
+            let rows = |relation: &Relation| counts.get(relation).map_or(0, |count| count.rows);
+            conservation::check_split(split, rows).map_err(|detail| broken("split", &split.name, detail))?;
         }
         let none = RelationCount::default();
         let mut sources = Map::new();
@@ -86,24 +89,15 @@ impl Core {
     }
 
     /// The ledger's words for what an epoch did to one relation, and what it holds afterwards.
-    fn relation_entry(
-        &self,
-        name: &Relation,
-        before: Totals,
-        count: &RelationCount,
-    ) -> Result<(Value, Totals), String> {
-        let measures = self.contents.measures(name);
-        let mut after = Vec::with_capacity(measures.len());
-        for (total, flow) in measures.iter().zip(&count.flows) {
-            let sums = total.sums.as_ref().map(|sums| {
-                let mut sums = sums.clone();
-                sums.add(&flow.come);
-                sums.subtract(&flow.gone);
-                sums
-            });
-            after.push(sums);
+    fn relation_entry(&self, name: &Relation, before: Totals, count: &RelationCount) -> Result<Value, String> {
+        let mut left = Vec::new();
+        if before.rows + count.rows == 0 {
+            // Whatever the sums were, of no rows there are none; otherwise an epoch looks only at the groups it touches.
+            for (total, flow) in self.contents.measures(name).iter().zip(&count.flows) {
+                left.extend(total.sums.as_ref().map(|sums| flow.after(sums)));
+            }
         }
-        let totals = conservation::check_relation(before, count, &after)?;
+        let totals = conservation::check_relation(before, count, &left)?;
         let mut entry = json!({
             "inserted": count.inserted,
             "deleted": count.deleted,
@@ -114,15 +108,14 @@ impl Core {
         if let Some(updated) = count.updated {
             entry["updated"] = json!(updated);
         }
+        let measures = self.measures_entry(name, count);
         if !measures.is_empty() {
-            let told = measures.iter().zip(&count.flows);
-            let told = told.map(|(total, flow)| (total.name.to_string(), flow.entry(total.sums.as_ref())));
-            entry["measures"] = Value::Object(told.collect());
+            entry["measures"] = Value::Object(measures.into_iter().collect());
         }
-        Ok((entry, totals))
+        Ok(entry)
     }
 
-    /// What a relation's entry would say of measures, for recovery.
+    /// What a relation's entry says of measures, which recovery compares.
     pub(super) fn measures_entry(&self, name: &Relation, count: &RelationCount) -> Vec<(String, Value)> {
         let measures = self.contents.measures(name);
         let told = measures.iter().zip(&count.flows);
@@ -142,9 +135,11 @@ fn source_measures(spec: &SourceSpec, flows: &[SourceFlow]) -> Result<Value, Str
                 groups.entry(group).or_default().insert(part.into(), json!(sum.to_string()));
             }
         }
+        // A sum of nothing says nothing of its kind.
+        let rounded = flow.read.is_rounded() || flow.parts().iter().any(|(_, sums)| sums.is_rounded());
         let entries = groups.into_iter().map(|(group, mut entry)| {
             entry.insert("group".into(), json!(group));
-            if flow.read.is_rounded() {
+            if rounded {
                 entry.insert("rounded".into(), json!(true));
             }
             Value::Object(entry)

@@ -66,3 +66,12 @@ pub enum CommitError {
     #[error(transparent)]
     Fatal(PipelineError),
 }
+
+/// For who does not try again.
+impl From<CommitError> for PipelineError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Again(error) | CommitError::Fatal(error) => error,
+        }
+    }
+}

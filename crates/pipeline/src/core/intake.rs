@@ -117,8 +117,10 @@ impl Core {
         if let Some(replay) = input.replay.take() {
             let mut records = 0;
             for chunk in &replay.chunks {
-                records += chunk.len();
-                self.admit_chunk(chunk, &[replay.source], replay.check_lateness, &mut intake)?;
+                let claimed = self.admit_chunk(chunk, &[replay.source], replay.check_lateness, &mut intake)?;
+                conservation::check_chunk(chunk, claimed)
+                    .map_err(|detail| PipelineError::Conservation { epoch, detail: format!("replay: {detail}") })?;
+                records += claimed;
             }
             intake.inputs.insert("(replay)".into(), json!({"records": records}));
             intake.removed = replay.removed;

@@ -39,7 +39,7 @@ impl Core {
         if begun.is_empty() {
             return Ok(());
         }
-        self.commit_note(json!({"marker": "measures", "measures": told}), begun)
+        Ok(self.commit_note(json!({"marker": "measures", "measures": told}), begun)?)
     }
 
     /// Takes over what a committed epoch says of measures that begin with it.

@@ -244,3 +244,27 @@ fn flip_a_byte_of_the_ledger(project: &Project) {
     bytes[middle] ^= 1;
     std::fs::write(file, bytes).expect("it is writable");
 }
+
+#[test]
+fn what_a_source_does_not_claim_any_more_stays_in_quarantine_when_it_is_sent_again() {
+    let project = Project::new();
+    let source = |condition: &str, required: bool| {
+        format!(
+            "kind = \"files\"\npath = \"in/*.json\"\nsettle = \"0 seconds\"\nwhere = \"{condition}\"\n\
+             [columns]\nkind = \"TEXT\"\nn = {{ type = \"BIGINT\", required = {required} }}\n"
+        )
+    };
+    project.write("sources/orders.toml", source("true", true));
+    project.write("in/1.json", "{\"kind\":\"a\",\"n\":1}\n{\"kind\":\"a\"}\n{\"kind\":\"b\"}\n");
+    project.run_once();
+    assert_eq!(project.value("SELECT count(*) FROM weir.quarantine"), "2");
+    // Both would do now; only one of them is an order any more.
+    project.write("sources/orders.toml", source("kind = 'a'", false));
+    project.weir_ok(&["run", "--once", "--on-change", "rebuild"]);
+    project.weir_ok(&["replay", "orders"]);
+    let left = project.query("SELECT CAST(raw AS TEXT) AS raw FROM weir.quarantine");
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0]["raw"], "{\"kind\":\"b\"}");
+    assert_eq!(project.value("SELECT count(*) FROM orders"), "2");
+    project.verify();
+}
