@@ -265,7 +265,8 @@ async fn what_a_destination_holds_of_another_history_is_never_continued() {
             let step = feeder.advance().await;
             if reload_ahead {
                 assert_eq!(step, Step::Forward, "click {id}");
-                assert_eq!(destination.lock().rows, rows(&bench.process().core.contents().pin(), CLICKS).await);
+                let expected = rows(&bench.process().core.contents().pin(), CLICKS).await;
+                assert_eq!(destination.lock().rows, expected);
             } else {
                 assert_eq!(step, Step::Failed { refused: true }, "click {id}");
                 assert_eq!(destination.lock().rows, foreign);
